@@ -1,0 +1,192 @@
+"""Every error that asdeg raises on purpose.
+
+The tree (each leaf says what is wrong and what to do about it):
+
+    AsdegError
+    ├── UsageError                 the call itself is off                     exit 2   HTTP 400
+    ├── InputError                 what was sent cannot be used               exit 1   HTTP 422
+    │   ├── ManifestError          case.yaml: unknown key, missing field, wrong unit
+    │   ├── ArchiveError           an upload that is no usable archive of a case folder
+    │   ├── ImageUnreadable        no reader takes this file or folder
+    │   ├── DicomSeriesError       a DICOM folder that is not one whole series
+    │   ├── ImageNotFinite         NaN or infinite voxels
+    │   ├── ImageConstant          every voxel has the same value
+    │   ├── ImageUnitError         voxel values that cannot be what the sequence says
+    │   ├── MaskUnreadable         no label map
+    │   ├── GridMismatch           mask and image do not share their voxels
+    │   ├── LabelEmpty             a declared label has no voxel
+    │   ├── RoiTooSmall            fewer voxels than features can be computed on
+    │   ├── FollowUpError          a follow-up row that breaks its schema
+    │   ├── FeatureTableError      a feature table that `study` cannot use
+    │   └── SettingsError          a settings file with an unknown key or value
+    ├── NotFound                   no such case, patient, run, cohort, signature       HTTP 404
+    ├── NotReady                   exists, but a step before it is missing             HTTP 409
+    │   ├── FeaturesMissing        the patient has no features a signature needs
+    │   ├── NothingReleased        no signature of that kind is released
+    │   └── TooFewPatients         the cohort cannot carry the protocol
+    ├── Conflict                   contradicts what is stored                          HTTP 409
+    │   └── PartitionConflict      a patient's partition is given once, for ever
+    ├── AccessDenied               no key, a wrong key, or another site's data         HTTP 401/403
+    ├── ExtractionError            an ROI whose features could not be computed         HTTP 500
+    └── StoreError                 the store cannot keep or find what it should        HTTP 500
+        ├── SchemaError            rows that do not have the table's columns at all
+        ├── StoreNotFound          no store at that address
+        └── BlobCorrupt            stored bytes no longer have their hash
+
+A message names columns, files, rules and counts. It never carries a patient's values or identifiers.
+"""
+
+from __future__ import annotations
+
+
+class AsdegError(Exception):
+    """Base of all errors raised on purpose.
+
+    ``str(error)`` is one line: what is wrong. ``action`` is one line: what the user can do.
+    ``file`` is the path inside the case folder (never of the machine) it is about, if any.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, action: str = "", file: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.action = action
+        self.file = file
+
+    @property
+    def code(self) -> str:
+        """The stable name that programs match on: the class's own name."""
+        return type(self).__name__
+
+    def line(self) -> str:
+        """One line for stderr and logs: ``Code: file: message. action``."""
+        where = f"{self.file}: " if self.file else ""
+        action = f" {self.action}" if self.action else ""
+        return f"{self.code}: {where}{self.message}{action}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process borders (Ray); keyword arguments do not survive the default pickling.
+        return (_rebuild, (type(self), self.message, self.action, self.file))
+
+
+def _rebuild(cls: type[AsdegError], message: str, action: str, file: str) -> AsdegError:
+    return cls(message, action=action, file=file)
+
+
+class UsageError(AsdegError):
+    """The call itself is off."""
+
+    exit_code = 2
+
+
+class InputError(AsdegError):
+    """What was sent cannot be used; its sender can mend it."""
+
+
+class ManifestError(InputError):
+    """case.yaml has an unknown key, misses a field, or holds a value outside its range."""
+
+
+class ArchiveError(InputError):
+    """An upload that is no usable archive of a case folder."""
+
+
+class ImageUnreadable(InputError):
+    """No reader takes this file or folder as an image."""
+
+
+class DicomSeriesError(InputError):
+    """A DICOM folder that is not one whole series."""
+
+
+class ImageNotFinite(InputError):
+    """The image has NaN or infinite voxels."""
+
+
+class ImageConstant(InputError):
+    """Every voxel of the image has the same value."""
+
+
+class ImageUnitError(InputError):
+    """Voxel values that cannot be what the sequence says (a CT that is not in Hounsfield units)."""
+
+
+class MaskUnreadable(InputError):
+    """No reader takes this file as a label map of whole numbers."""
+
+
+class GridMismatch(InputError):
+    """Mask and image do not share their voxels."""
+
+
+class LabelEmpty(InputError):
+    """A declared label has no voxel in its mask."""
+
+
+class RoiTooSmall(InputError):
+    """An ROI has fewer voxels than features can be computed on."""
+
+
+class FollowUpError(InputError):
+    """A follow-up row breaks its schema."""
+
+
+class FeatureTableError(InputError):
+    """A feature table that ``study`` cannot use."""
+
+
+class SettingsError(InputError):
+    """A settings file has an unknown key or a value outside its range."""
+
+
+class NotFound(AsdegError):
+    """No such case, patient, run, cohort or signature."""
+
+
+class NotReady(AsdegError):
+    """The thing exists, but a step before it is missing."""
+
+
+class FeaturesMissing(NotReady):
+    """The patient has no features (or not all) that a signature needs."""
+
+
+class NothingReleased(NotReady):
+    """No signature of that kind is released."""
+
+
+class TooFewPatients(NotReady):
+    """The cohort cannot carry the protocol."""
+
+
+class Conflict(AsdegError):
+    """The request contradicts what is stored."""
+
+
+class PartitionConflict(Conflict):
+    """A patient's partition is given once, for ever."""
+
+
+class AccessDenied(AsdegError):
+    """No key, a wrong key, or another site's data."""
+
+
+class ExtractionError(AsdegError):
+    """An ROI whose features could not be computed."""
+
+
+class StoreError(AsdegError):
+    """The store cannot keep or find what it should."""
+
+
+class SchemaError(StoreError):
+    """Rows that do not have the table's columns at all (against rejected rows, which break a rule)."""
+
+
+class StoreNotFound(StoreError):
+    """There is no store at that address."""
+
+
+class BlobCorrupt(StoreError):
+    """Stored bytes no longer have the hash they are kept under."""
