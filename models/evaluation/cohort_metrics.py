@@ -1,0 +1,64 @@
+"""All measures of one signature on one held-out cohort, under the names metrics.json uses."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from models.evaluation.auc import auc, delong_ci
+from models.evaluation.calibration import brier, calibration_intercept, calibration_slope
+from models.evaluation.inputs import outcomes, probabilities
+from models.evaluation.net_benefit import net_benefit
+from models.evaluation.proportions import bootstrap_f1, f1_score, wilson
+
+
+def cohort_metrics(y: ArrayLike, p: ArrayLike, threshold: float, seed: int = 0) -> dict[str, Any]:
+    """Measures of the probabilities ``p`` (n,) against the outcomes ``y`` (n,), fit for JSON.
+
+    AUC with its interval (DeLong on the logit scale, Newcombe's at 0 and 1), accuracy, sensitivity and specificity
+    at ``threshold`` with Wilson's, F1 with the bootstrap's (``seed``), Brier score, calibration slope, intercept
+    with the slope fixed at 1, net benefit at ``threshold``. What does not exist in a cohort (one class only, nobody)
+    is None, never NaN.
+    """
+    events = outcomes(y)
+    risk = probabilities(p, events)
+    high = risk >= threshold
+    m, n = int(events.sum()), int(events.size)
+    both = 0 < m < n
+    f1 = f1_score(events, high)
+    accuracy, accuracy_ci = _share(int((events == high).sum()), n)
+    sensitivity, sensitivity_ci = _share(int((events & high).sum()), m)
+    specificity, specificity_ci = _share(int((~events & ~high).sum()), n - m)
+    return {
+        "n": n,
+        "events": m,
+        "auc": auc(events, risk) if both else None,
+        "auc_ci": list(delong_ci(events, risk)) if both else None,
+        "accuracy": accuracy,
+        "accuracy_ci": accuracy_ci,
+        "sensitivity": sensitivity,
+        "sensitivity_ci": sensitivity_ci,
+        "specificity": specificity,
+        "specificity_ci": specificity_ci,
+        "f1": f1,
+        "f1_ci": _listed(bootstrap_f1(events, high, seed)) if f1 is not None else None,
+        "brier": brier(events, risk) if n else None,
+        "calibration_slope": _finite(calibration_slope(events, risk)),
+        "calibration_intercept": _finite(calibration_intercept(events, risk)),
+        "net_benefit": net_benefit(events, risk, threshold) if n and 0 < threshold < 1 else None,
+    }
+
+
+def _share(k: int, n: int) -> tuple[float | None, list[float] | None]:
+    return (k / n, list(wilson(k, n))) if n else (None, None)
+
+
+def _listed(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [float(np.float64(end)) for end in interval]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
