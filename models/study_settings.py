@@ -1,0 +1,66 @@
+"""The settings of a study: strict, frozen and hashed, so that a run can be repeated from its record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from feature_store.vocabulary import SignatureKind
+
+AUTO = "auto"
+
+
+class StudySettings(BaseModel):
+    """Everything that decides a study's result, beside its tables.
+
+    ``grid`` is how many points each classifier's grid has (``quick`` for demonstrations). ``classifiers``
+    fixes a signature's classifier by name (the paper's own are linear_svm, adaboost and mlp); ``auto``
+    takes the best cross-validated AUC, where AUCs within ``tie_margin`` of the best count as tied and the
+    simplest tied classifier wins. ``harm_ratio`` is how many needless warnings one missed case outweighs;
+    it gives the second, declared threshold 1 / (1 + harm_ratio). ``n_jobs`` spreads work over processes
+    and never changes a result.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(default=0, ge=0)
+    n_folds: int = Field(default=10, ge=3, le=20)
+    grid: Literal["standard", "quick"] = "standard"
+    classifiers: dict[str, str] = Field(default_factory=lambda: {kind.value: AUTO for kind in SignatureKind})
+    tie_margin: float = Field(default=0.01, ge=0.0, le=0.1)
+
+    # selection of features
+    alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
+    correlation: float = Field(default=0.9, gt=0.0, le=1.0)
+    clip: float = Field(default=3.5, gt=0.0)
+    lambda_rule: Literal["best", "one_standard_error"] = "best"
+    max_components: int = Field(default=64, ge=1)
+    icc_cutoff: float = Field(default=0.75, ge=0.0, le=1.0)
+
+    harm_ratio: float = Field(default=3.0, gt=0.0)
+
+    # permuted outcomes
+    permutations: int = Field(default=20, ge=0)
+    permutation_folds: int = Field(default=5, ge=3, le=20)
+
+    n_jobs: int = -1
+
+    @field_validator("classifiers")
+    @classmethod
+    def _known_kinds(cls, value: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(value) - {kind.value for kind in SignatureKind})
+        if unknown:
+            raise ValueError(f"no such signature kind: {', '.join(unknown)}")
+        return value
+
+    def classifier(self, kind: str) -> str:
+        """The classifier fixed for a signature kind, or ``auto``."""
+        return self.classifiers.get(kind, AUTO)
+
+    def hash(self) -> str:
+        """First 16 hex of the SHA-256 over the settings that decide results (``n_jobs`` does not)."""
+        text = json.dumps(self.model_dump(exclude={"n_jobs"}), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
