@@ -7,6 +7,7 @@ The tree (each leaf says what is wrong and what to do about it):
     ├── InputError                 what was sent cannot be used               exit 1   HTTP 422
     │   ├── ManifestError          case.yaml: unknown key, missing field, wrong unit
     │   ├── ArchiveError           an upload that is no usable archive of a case folder
+    │   │   └── ArchiveTooLarge    an upload over the limit, packed or unpacked          HTTP 413
     │   ├── ImageUnreadable        no reader takes this file or folder
     │   ├── DicomSeriesError       a DICOM folder that is not one whole series
     │   ├── ImageNotFinite         NaN or infinite voxels
@@ -18,6 +19,7 @@ The tree (each leaf says what is wrong and what to do about it):
     │   ├── RoiTooSmall            fewer voxels than features can be computed on
     │   ├── FollowUpError          a follow-up row that breaks its schema
     │   ├── FeatureTableError      a feature table that `study` cannot use
+    │   ├── CheckpointError        a file that holds no weights of the encoder it is for
     │   └── SettingsError          a settings file with an unknown key or value
     ├── NotFound                   no such case, patient, run, cohort, signature       HTTP 404
     ├── NotReady                   exists, but a step before it is missing             HTTP 409
@@ -26,7 +28,8 @@ The tree (each leaf says what is wrong and what to do about it):
     │   └── TooFewPatients         the cohort cannot carry the protocol
     ├── Conflict                   contradicts what is stored                          HTTP 409
     │   └── PartitionConflict      a patient's partition is given once, for ever
-    ├── AccessDenied               no key, a wrong key, or another site's data         HTTP 401/403
+    ├── AccessDenied               a role that may not, or another site's data         HTTP 403
+    │   └── KeyRefused             no key, or one that nobody has                      HTTP 401
     ├── ExtractionError            an ROI whose features could not be computed         HTTP 500
     └── StoreError                 the store cannot keep or find what it should        HTTP 500
         ├── SchemaError            rows that do not have the table's columns at all
@@ -92,6 +95,10 @@ class ArchiveError(InputError):
     """An upload that is no usable archive of a case folder."""
 
 
+class ArchiveTooLarge(ArchiveError):
+    """An upload over the limit, packed or unpacked."""
+
+
 class ImageUnreadable(InputError):
     """No reader takes this file or folder as an image."""
 
@@ -136,6 +143,10 @@ class FeatureTableError(InputError):
     """A feature table that ``study`` cannot use."""
 
 
+class CheckpointError(InputError):
+    """A file that does not hold the weights of the encoder it is for."""
+
+
 class SettingsError(InputError):
     """A settings file has an unknown key or a value outside its range."""
 
@@ -169,7 +180,11 @@ class PartitionConflict(Conflict):
 
 
 class AccessDenied(AsdegError):
-    """No key, a wrong key, or another site's data."""
+    """A role that may not do this, or another site's data."""
+
+
+class KeyRefused(AccessDenied):
+    """No key, or one that nobody has."""
 
 
 class ExtractionError(AsdegError):

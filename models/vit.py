@@ -1,0 +1,178 @@
+"""The 3D vision transformer (MONAI's ``ViT``) and its image-level embedding.
+
+The embedding is the penultimate representation, averaged: every patch token after the last block and
+the final layer norm, before any head, averaged over the 8×8×8 tokens (paper, "Deep Learning Feature
+Extraction": the average pooling layer, "a global image representation by averaging patch features").
+
+MONAI's modules hold the weights and define the values. On a CPU their forward allocates, and faults in,
+tens of megabytes a layer; :class:`TokenMean` computes the same numbers from the same weights into
+buffers it keeps, which is a third faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from monai.networks.nets import ViT
+from torch import Tensor
+from torch.nn import functional
+
+INPUT_SIZE = 128
+PATCH_SIZE = 16
+TOKENS_A_SIDE = INPUT_SIZE // PATCH_SIZE
+TOKENS = TOKENS_A_SIDE**3
+
+CPU_BATCH = 2
+"""Cubes computed at once on a CPU. Two read each weight once for 1,024 tokens. The number is always two
+(an odd cube is computed beside a cube of zeros): another shape may be summed in another order, and a
+cube would get other last bits alone than in company."""
+
+CUDA_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Width, depth and heads; the names are those of the ViT paper (Dosovitskiy 2021)."""
+
+    hidden: int
+    layers: int
+    mlp: int
+    heads: int
+
+
+ARCHITECTURES = {
+    "vit_small": Architecture(hidden=384, layers=12, mlp=1536, heads=6),
+    "vit_base": Architecture(hidden=768, layers=12, mlp=3072, heads=12),
+}
+
+
+def empty_net(architecture: str) -> ViT:
+    """MONAI's net without storage for its weights: nothing is drawn from the global random generator."""
+    a = ARCHITECTURES[architecture]
+    with torch.device("meta"):
+        return ViT(
+            in_channels=1,
+            img_size=INPUT_SIZE,
+            patch_size=PATCH_SIZE,
+            hidden_size=a.hidden,
+            mlp_dim=a.mlp,
+            num_layers=a.layers,
+            num_heads=a.heads,
+            proj_type="conv",
+            pos_embed_type="learnable",
+            classification=False,
+            dropout_rate=0.0,
+            spatial_dims=3,
+        )
+
+
+def load_net(architecture: str, weights: Mapping[str, Tensor]) -> ViT:
+    """MONAI's net with these weights, in evaluation mode; ``weights`` has exactly its state's names."""
+    net = empty_net(architecture)
+    net.load_state_dict(dict(weights), strict=True, assign=True)
+    return net.eval().requires_grad_(False)
+
+
+class TokenMean:
+    """Average-pooled final tokens of a net: float32 (n, 1, 128, 128, 128) -> float32 (n, hidden).
+
+    On a CPU in float32. On a CUDA device MONAI's own forward runs under bfloat16 autocast with fused
+    attention (values then agree to bfloat16's precision only). Keeps its buffers: not for two threads.
+    """
+
+    def __init__(self, net: ViT, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._net = net.to(self.device)
+        self.dimension = int(net.norm.weight.shape[0])
+        if self.device.type == "cpu":
+            self._lean = _LeanForward(net)
+        else:
+            for block in self._net.blocks:
+                block.attn.use_flash_attention = True
+
+    @torch.inference_mode()
+    def __call__(self, cubes: Tensor) -> Tensor:
+        if self.device.type == "cpu":
+            return torch.cat([self._pair(pair) for pair in torch.split(cubes, CPU_BATCH)])
+        return torch.cat([self._on_device(part) for part in torch.split(cubes, CUDA_BATCH)])
+
+    def _pair(self, cubes: Tensor) -> Tensor:
+        n = len(cubes)
+        if n < CPU_BATCH:
+            cubes = torch.cat([cubes, cubes.new_zeros((CPU_BATCH - n, *cubes.shape[1:]))])
+        return self._lean(cubes)[:n].mean(dim=1)
+
+    def _on_device(self, cubes: Tensor) -> Tensor:
+        there = cubes.pin_memory().to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            tokens = self._net(there)[0]
+        return tokens.float().mean(dim=1).cpu()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One transformer block's weights, matrices stored (in, out) as the products read them fastest."""
+
+    norm1: tuple[Tensor, Tensor]
+    qkv: Tensor
+    out: Tensor
+    out_bias: Tensor
+    norm2: tuple[Tensor, Tensor]
+    up: Tensor
+    up_bias: Tensor
+    down: Tensor
+    down_bias: Tensor
+
+
+class _LeanForward:
+    """The forward of MONAI's net for ``CPU_BATCH`` cubes: same weights, kept buffers, fused attention."""
+
+    def __init__(self, net: ViT) -> None:
+        embedding = net.patch_embedding
+        self._hidden = int(net.norm.weight.shape[0])
+        self._heads = int(net.blocks[0].attn.num_heads)
+        self._patch = embedding.patch_embeddings.weight.reshape(self._hidden, -1).t().contiguous()
+        self._position = (embedding.position_embeddings[0] + embedding.patch_embeddings.bias).contiguous()
+        self._blocks = list(_blocks(net))
+        self._norm = (net.norm.weight, net.norm.bias)
+        rows, side, p = CPU_BATCH * TOKENS, TOKENS_A_SIDE, PATCH_SIZE
+        self._patches = torch.empty(CPU_BATCH, side, side, side, p, p, p)
+        self._tokens = torch.empty(rows, self._hidden)
+        self._qkv = torch.empty(rows, 3 * self._hidden)
+        self._wide = torch.empty(rows, self._blocks[0].up.shape[1])
+
+    def __call__(self, cubes: Tensor) -> Tensor:
+        """Final-norm tokens, (CPU_BATCH, 512, hidden)."""
+        n, side, p, width = CPU_BATCH, TOKENS_A_SIDE, PATCH_SIZE, (self._hidden,)
+        self._patches.copy_(cubes.view(n, side, p, side, p, side, p).permute(0, 1, 3, 5, 2, 4, 6))
+        t = self._tokens
+        torch.mm(self._patches.view(n * TOKENS, p**3), self._patch, out=t)
+        t.view(n, TOKENS, self._hidden).add_(self._position)
+        for b in self._blocks:
+            torch.mm(functional.layer_norm(t, width, *b.norm1), b.qkv, out=self._qkv)
+            q, k, v = self._qkv.view(n, TOKENS, 3, self._heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            attended = (
+                functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n * TOKENS, self._hidden)
+            )
+            t.add_(b.out_bias).addmm_(attended, b.out)
+            torch.mm(functional.layer_norm(t, width, *b.norm2), b.up, out=self._wide)
+            torch.ops.aten.gelu_(self._wide.add_(b.up_bias))
+            t.add_(b.down_bias).addmm_(self._wide, b.down)
+        return functional.layer_norm(t, width, *self._norm).view(n, TOKENS, self._hidden)
+
+
+def _blocks(net: ViT) -> Iterator[_Block]:
+    for block in net.blocks:
+        yield _Block(
+            norm1=(block.norm1.weight, block.norm1.bias),
+            qkv=block.attn.qkv.weight.t().contiguous(),
+            out=block.attn.out_proj.weight.t().contiguous(),
+            out_bias=block.attn.out_proj.bias,
+            norm2=(block.norm2.weight, block.norm2.bias),
+            up=block.mlp.linear1.weight.t().contiguous(),
+            up_bias=block.mlp.linear1.bias,
+            down=block.mlp.linear2.weight.t().contiguous(),
+            down_bias=block.mlp.linear2.bias,
+        )
