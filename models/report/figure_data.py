@@ -1,91 +1,68 @@
-"""What the report draws that is neither a metric nor a prediction: filled in by the study, read by the figures.
+"""What a report needs of a study: the typed form of its ``figure_data``, and the rest it reads.
 
-ROC, calibration and decision curves are drawn from the predictions; intervals and tables from the metrics.
-Light on purpose: the study imports this module, never the drawing.
+Plain lists and numbers, so that a stored run can be drawn again. ROC, calibration and decision curves are drawn
+from the predictions, tables and intervals from the metrics. Light on purpose: no drawing is imported here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-
-FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class LassoPath:
-    """A LASSO fitted over its grid of penalties on all training patients (paper, Figures 6A, 6B and 8A, 8B).
+class LassoPath(TypedDict):
+    """A LASSO over its grid of L penalties on all training patients (paper, Figures 6A, 6B and 8A, 8B).
 
-    ``lambdas`` has shape (L,), in either order; ``coefficients`` (L, F), one row a penalty, on scaled features;
-    ``names`` the F full feature names (or ``PC1`` …); ``cv_mean`` and ``cv_sd`` (L,) the cross-validated score
-    of each penalty and its standard deviation over the folds; ``chosen`` the penalty that was taken;
-    ``score`` says what was cross-validated, as the axis shall name it.
+    ``lambdas`` in either order; ``cv_mean`` and ``cv_sd`` the cross-validated mean squared error of each and its
+    standard deviation over the folds; ``chosen`` the penalty taken; ``paths`` feature -> L coefficients.
     """
 
-    lambdas: FloatArray
-    coefficients: FloatArray
-    names: Sequence[str]
-    cv_mean: FloatArray
-    cv_sd: FloatArray
+    lambdas: Sequence[float]
+    cv_mean: Sequence[float]
+    cv_sd: Sequence[float]
     chosen: float
-    score: str = "mean squared error"
+    paths: Mapping[str, Sequence[float]]
 
 
-@dataclass(frozen=True)
-class SignatureFigures:
-    """What is drawn of one signature.
-
-    ``lasso`` is None where there was none (the combined model). ``ranking`` holds (feature name, weight), in any
-    order; ``weight`` says what the weight is, as the axis shall name it.
-    """
-
-    lasso: LassoPath | None = None
-    ranking: Sequence[tuple[str, float]] = ()
-    weight: str = "LASSO coefficient (per SD)"
-
-
-@dataclass(frozen=True)
-class FlowStep:
-    """One box of the cohort's flow: how many patients are left, and why others left before it."""
+class FlowStep(TypedDict):
+    """One box of the cohort's flow: patients left, and how many left before it, by reason."""
 
     label: str
     n: int
-    excluded: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> how many left on the way into this box."""
+    excluded: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class FigureData:
-    """Everything beside metrics and predictions that the report shows.
+class FigureData(TypedDict, total=False):
+    """Every key may be absent: its figure or table is then left out.
 
-    ``signatures`` by kind (``rad``, ``dl``, ``combined``); ``flow`` from the first patient to the partitions (may
-    be empty: the report then starts at the partitions); ``permuted_aucs`` the AUC of each run on permuted outcomes;
-    ``warnings`` are whole sentences the study wants in the first lines (heavy-tailed columns, imputed columns, a
-    classifier that failed); the report adds those it can tell from the metrics itself. ``facts`` are label -> value
-    of the run (seed, folds, grid, versions, wall time).
+    ``lasso``, ``filters`` (columns left by each step, in order), ``importance`` (``[{"name", "importance"}]``),
+    ``nested_choice`` (classifier -> in how many outer folds it won) by signature kind; ``permuted_aucs`` one AUC a
+    run on permuted outcomes; ``flow`` from the first patient to the partitions; ``facts`` label -> value of the run.
     """
 
-    signatures: Mapping[str, SignatureFigures] = field(default_factory=dict)
-    flow: Sequence[FlowStep] = ()
-    permuted_aucs: Sequence[float] = ()
-    warnings: Sequence[str] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
+    lasso: Mapping[str, LassoPath]
+    filters: Mapping[str, Mapping[str, int]]
+    importance: Mapping[str, Sequence[Mapping[str, Any]]]
+    nested_choice: Mapping[str, Mapping[str, int]]
+    permuted_aucs: Sequence[float]
+    flow: Sequence[FlowStep]
+    facts: Mapping[str, str]
 
 
 class ReportableStudy(Protocol):
-    """The part of a study's result that a report needs.
+    """The part of a study's result that a report reads.
 
-    ``metrics`` is what metrics.json holds. ``predictions`` has the columns site, patient_id, partition, outcome and
-    one column of calibrated probabilities per signature (``rad``, ``dl``, ``combined``; NaN or absent where there
-    is none) and, where there are baselines, ``size`` and ``clinical``: nested out-of-fold for training patients,
-    the frozen model's for all others. ``settings`` may have a true attribute ``phantom``: then every page says that
-    the patients are made up.
+    ``metrics`` is what metrics.json holds. ``predictions``: site, patient_id, partition, outcome and a column of
+    calibrated probabilities per signature (``rad``, ``dl``, ``combined``) and reference model (``size``,
+    ``clinical``), whichever exist: nested out-of-fold for training patients, the frozen model's for all others.
+    ``warnings`` are whole sentences for the first lines, ``failures`` rows of what went wrong and was survived.
+    ``settings`` is a pydantic model of the run's settings.
     """
+
+    @property
+    def settings(self) -> Any: ...
 
     @property
     def metrics(self) -> Mapping[str, Any]: ...
@@ -94,7 +71,10 @@ class ReportableStudy(Protocol):
     def predictions(self) -> pd.DataFrame: ...
 
     @property
-    def figure_data(self) -> FigureData: ...
+    def figure_data(self) -> Mapping[str, Any]: ...
 
     @property
-    def settings(self) -> Any: ...
+    def warnings(self) -> Sequence[str]: ...
+
+    @property
+    def failures(self) -> Sequence[Mapping[str, str]]: ...

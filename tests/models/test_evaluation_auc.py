@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from feature_store.errors import TooFewPatients, UsageError
 from models.evaluation.auc import auc, delong_ci, delong_paired, delong_variance, newcombe_ci
+from models.evaluation.roc import roc_band, roc_curve
 
 Z = float(norm.isf(0.025))
 
@@ -151,3 +153,26 @@ def test_what_cannot_be_measured_is_a_named_error():
         auc([0, 2], [1, 2])
     with pytest.raises(UsageError):
         auc([0, 1], [1, 2, 3])
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_roc_curve_encloses_the_area_and_its_band_holds_it(ties):
+    y, a, _ = draw(3, ties=ties)
+    curve = roc_curve(y, a)
+    assert np.trapezoid(curve.tpr, curve.fpr) == pytest.approx(auc(y, a), abs=1e-12)
+    theirs = sklearn_roc_curve(y, a, drop_intermediate=False)
+    assert curve.fpr == pytest.approx(theirs[0], abs=1e-12)
+    assert curve.tpr == pytest.approx(theirs[1], abs=1e-12)
+
+    band = roc_band(y, a, seed=2)
+    assert (band.low <= band.high).all()
+    assert np.trapezoid(band.low, band.fpr) < auc(y, a) < np.trapezoid(band.high, band.fpr)
+    assert (band.low == roc_band(y, a, seed=2).low).all()
+    # Pointwise limits of the sensitivity at a false positive rate of 0.2, by resampling the plain way.
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(500):
+        rows = np.concatenate([rng.choice(np.flatnonzero(y == c), (y == c).sum()) for c in (1, 0)])
+        fpr, tpr, _ = sklearn_roc_curve(y[rows], a[rows], drop_intermediate=False)
+        drawn.append(tpr[fpr <= 0.2 + 1e-12].max() if not ties else np.interp(0.2, fpr, tpr))
+    assert (band.low[20], band.high[20]) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.08)
