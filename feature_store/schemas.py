@@ -62,9 +62,12 @@ class TableSchema:
 
     def arrow(self) -> pa.Schema:
         """As stored: the declared columns, then ``push_id`` and ``row_hash``."""
-        fields = [pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns]
+        added = [name for name in ("push_id", "row_hash") if name not in self.column_names]
         return pa.schema(
-            [*fields, pa.field("push_id", STRING, nullable=False), pa.field("row_hash", STRING, nullable=False)]
+            [
+                *(pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns),
+                *(pa.field(name, STRING, nullable=False) for name in added),
+            ]
         )
 
 
@@ -337,6 +340,7 @@ RELEASES = TableSchema(
         Column("kind", STRING, "signature kind", values=tuple(SignatureKind)),
         Column("signature", STRING, "content hash; null after a recall with nothing before it", nullable=True),
         Column("run_id", STRING, "the run that made it", nullable=True),
+        Column("recalled", STRING, "recall only: content hash that never comes back", nullable=True),
         Column("action", STRING, "what was done", values=("release", "rollback", "recall")),
         Column("reason", STRING, "why, in the releaser's words", nullable=True),
         Column("released_by", STRING, "who"),

@@ -1,0 +1,125 @@
+"""Files under the store's URI, kept once by the hash of their content.
+
+Images and masks are named by the hash of their voxels and geometry, so the same image in another
+file format is the same blob; artefacts are named by the SHA-256 of their bytes and checked when read.
+A blob appears under its name whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from feature_store.errors import BlobCorrupt, NotFound, StoreError, UsageError
+from feature_store.location import Location
+
+FOLDER = "blobs"
+SUFFIXES = {"images": ".nrrd", "masks": ".nrrd", "artefacts": ""}
+"""What is kept, and the suffix its files have: images and masks are canonical NRRD."""
+
+NAMED_BY_BYTES = frozenset({"artefacts"})
+HASH = re.compile(r"^[0-9a-f]{16,128}$")
+
+
+class Blobs:
+    """Put, look for and read blobs of a kind (``images``, ``masks``, ``artefacts``)."""
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+
+    def put_file(self, kind: str, path: Path, sha256: str | None = None) -> str:
+        """Keep the file's bytes; returns the name: ``sha256`` if given (images, masks), else that of the bytes."""
+        name = sha256 or _hash_of(path)
+        with path.open("rb") as source:
+            self._put(kind, name, source)
+        return name
+
+    def put_bytes(self, kind: str, data: bytes) -> str:
+        """Keep ``data``; returns its SHA-256."""
+        name = hashlib.sha256(data).hexdigest()
+        self._put(kind, name, io.BytesIO(data))
+        return name
+
+    def has(self, kind: str, name: str) -> bool:
+        """Whether the blob is kept."""
+        return bool(self._files().get_file_info(_path(kind, name)).type == pafs.FileType.File)
+
+    def read_bytes(self, kind: str, name: str) -> bytes:
+        """The whole blob. Raises NotFound, or BlobCorrupt where the bytes no longer have their hash."""
+        data = self.local_path(kind, name).read_bytes()
+        if kind in NAMED_BY_BYTES and hashlib.sha256(data).hexdigest() != name:
+            raise BlobCorrupt(f"A blob of {kind} no longer has its hash.", action="Restore it from a backup.")
+        return data
+
+    def local_path(self, kind: str, name: str, suffix: str | None = None) -> Path:
+        """A file on this machine to read: the stored one, or a cached copy of a remote one.
+
+        Readers that go by the file's suffix get one with ``suffix`` (default: the kind's own). Raises NotFound.
+        """
+        inside = _path(kind, name)
+        if not self.has(kind, name):
+            raise NotFound(f"There is no such blob among {kind}.", action="Send the case again.")
+        if self._location.folder is not None:
+            stored = self._location.folder / FOLDER / inside
+            if not suffix or stored.name.endswith(suffix):
+                return stored
+        cached = self._cache() / f"{inside.removesuffix(SUFFIXES[kind])}{SUFFIXES[kind] if not suffix else suffix}"
+        if not cached.exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            part = cached.with_name(f".{uuid.uuid4().hex}.part")
+            with self._files().open_input_stream(inside) as source, part.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            part.replace(cached)
+        return cached
+
+    def _put(self, kind: str, name: str, source: Any) -> None:
+        path = _path(kind, name)
+        files = self._files()
+        if self.has(kind, name):
+            return
+        try:
+            if self._location.folder is None:
+                with files.open_output_stream(path) as target:  # an object appears when it is whole
+                    shutil.copyfileobj(source, target)
+                return
+            final = self._location.folder / FOLDER / path
+            final.parent.mkdir(parents=True, exist_ok=True)
+            part = final.with_name(f".{uuid.uuid4().hex}.part")
+            with part.open("wb") as target:
+                shutil.copyfileobj(source, target)
+                target.flush()
+                os.fsync(target.fileno())
+            part.replace(final)
+        except OSError as error:
+            raise StoreError(
+                f"A blob of {kind} could not be written ({type(error).__name__}).", action="Check space and rights."
+            ) from error
+
+    def _files(self) -> Any:
+        return self._location.filesystem(FOLDER)
+
+    def _cache(self) -> Path:
+        root = os.environ.get("ASDEG_CACHE") or Path(tempfile.gettempdir()) / f"asdeg-cache-{os.getuid()}"
+        return Path(root) / hashlib.sha256(self._location.uri.encode()).hexdigest()[:16]
+
+
+def _path(kind: str, name: str) -> str:
+    if kind not in SUFFIXES:
+        raise UsageError(f"Blobs of kind {kind} are not kept.", action=f"Kinds: {', '.join(SUFFIXES)}.")
+    if not HASH.fullmatch(name):
+        raise UsageError("A blob's name is a hash in hex digits.", action="Give the content hash.")
+    return f"{kind}/{name[:2]}/{name}{SUFFIXES[kind]}"
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,156 @@
+"""One Delta table: made when first written, appended to, read as an Arrow dataset.
+
+The store needs little of Delta Lake: atomic appends by many writers, and application transactions
+(a named counter inside the log) for the one table whose commits must be ordered. Rows are never updated
+or deleted here, so the version of a Delta table means nothing to readers: what they may see is decided
+by the pushes (:mod:`feature_store.snapshot`).
+
+deltalake's runtime does not survive ``fork``: use spawned processes.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from feature_store.errors import StoreError
+from feature_store.location import Location
+from feature_store.schemas import TableSchema
+
+CHECKPOINT_EVERY = 20  # commits; a reader replays at most this many small JSON files
+COMMIT_RETRIES = 1000  # appends never contradict each other, so a writer only waits for its turn
+FOLDER = "tables"
+
+
+class TransactionTaken(Exception):
+    """Another writer committed in between; read again and try with the next number."""
+
+
+class DeltaLog:
+    """Handle on one table of a store. Thread-safe; keeps its Delta state between calls."""
+
+    def __init__(self, location: Location, schema: TableSchema) -> None:
+        self.schema = schema
+        self._location = location
+        self._uri = location.child(FOLDER, schema.name)
+        self._lock = threading.RLock()
+        self._handle: Any = None
+
+    def exists(self) -> bool:
+        """Whether the table has been made (by any process)."""
+        return self._refreshed() is not None
+
+    def create(self) -> None:
+        """Make the table if it is not there; several processes may do so at once."""
+        try:
+            DeltaTable.create(
+                self._uri,
+                self.schema.arrow(),
+                mode="ignore",
+                partition_by=["site"] if self.schema.by_site else None,
+                description=self.schema.note,
+                configuration={"delta.checkpointInterval": str(CHECKPOINT_EVERY)},
+                storage_options=self._location.storage_options,
+            )
+        except (DeltaError, OSError) as error:
+            if not self.exists():  # else another process was first
+                raise self._failure("be made", error) from error
+
+    def append(self, rows: pa.Table) -> None:
+        """Commit ``rows`` (all columns of the schema) at once, or raise StoreError and commit nothing."""
+        with self._lock:
+            self._write(self._refreshed(), rows, CommitProperties(max_commit_retries=COMMIT_RETRIES))
+
+    def append_numbered(self, rows: pa.Table, name: str, number: int) -> None:
+        """Append as transaction ``number`` of ``name``, which must follow the last one.
+
+        Raises TransactionTaken where that number is taken already, also by a commit that lands while
+        this one is under way: deltalake rebases plain appends silently, but refuses to rebase over a
+        transaction of the same name.
+        """
+        with self._lock:  # between reading the last number and writing, this handle must not move on
+            handle = self._refreshed()
+            last = 0 if handle is None else int(handle.transaction_version(name) or 0)
+            if last != number - 1:
+                raise TransactionTaken
+            self._write(handle, rows, CommitProperties(app_transactions=[Transaction(name, number)]))
+
+    def dataset(self) -> Any:
+        """The newest committed rows as a pyarrow Dataset, or None where the table is not there yet.
+
+        Filters on the partition and on column statistics leave out whole files.
+        """
+        with self._lock:
+            handle = self._refreshed()
+            if handle is None:
+                return None
+            try:
+                found = handle.to_pyarrow_dataset(filesystem=self._location.filesystem(FOLDER, self.schema.name))
+            except (DeltaError, OSError) as error:
+                raise self._failure("be read", error) from error
+        # a column declared later is null in the files written before
+        return found.replace_schema(self.schema.arrow())
+
+    def compact(self) -> int:
+        """Merge small files; returns how many went. Readers and writers go on meanwhile."""
+        with self._lock:
+            handle = self._refreshed()
+            if handle is None:
+                return 0
+            try:
+                return int(handle.optimize.compact()["numFilesRemoved"])
+            except DeltaError:  # another process compacted the same files: it is done either way
+                self._forget()
+                return 0
+
+    def _write(self, handle: Any, rows: pa.Table, properties: Any) -> None:
+        with self._lock:
+            if handle is None:
+                self.create()
+                handle = self._refreshed()
+            grown = not set(rows.column_names) <= {field.name for field in handle.schema().fields}
+            try:
+                write_deltalake(
+                    handle,
+                    rows,
+                    mode="append",
+                    schema_mode="merge" if grown else None,
+                    commit_properties=properties,
+                )
+            except CommitFailedError as error:
+                self._forget()
+                if "transaction failed" in str(error).lower():
+                    raise TransactionTaken from error
+                raise self._failure("take rows", error) from error
+            except (DeltaError, OSError) as error:
+                self._forget()
+                raise self._failure("take rows", error) from error
+
+    def _refreshed(self) -> Any:
+        with self._lock:
+            try:
+                if self._handle is None:
+                    self._handle = DeltaTable(self._uri, storage_options=self._location.storage_options)
+                else:
+                    self._handle.update_incremental()
+            except TableNotFoundError:
+                self._forget()
+            except (DeltaError, OSError) as error:
+                self._forget()
+                raise self._failure("be opened", error) from error
+            return self._handle
+
+    def _forget(self) -> None:
+        self._handle = None
+
+    def _failure(self, what: str, error: Exception) -> StoreError:
+        # Delta's messages can quote rows; only the kind of failure is passed on.
+        return StoreError(
+            f"Table {self.schema.name} could not {what} ({type(error).__name__}).",
+            action="Check that the store's address can be reached and written, then try again.",
+        )

@@ -1,0 +1,165 @@
+"""A push: rows for several tables that become visible together, or not at all.
+
+Rows are checked, those that say nothing new are left out, the data tables are appended to (in
+parallel), and one row in ``pushes`` is committed last. Whatever stops a push before that leaves rows
+that no reader sees.
+
+A push means "these keys have these values from now on". When others commit between reading and
+committing, rows left out as unchanged are looked at again, so that the meaning holds in commit order.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import time_ns
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.delta import DeltaLog
+from feature_store.errors import Conflict
+from feature_store.push_log import PushLog
+from feature_store.rows import RejectedRow, Rows, check_rows, composite, row_hashes
+from feature_store.schemas import TableSchema
+from feature_store.snapshot import Snapshot, table_schema
+
+PARALLEL_APPENDS = 4
+PATIENTS_BY_NAME = 2000  # a push of more is compared with all of its sites' rows
+
+
+@dataclass(frozen=True)
+class PushReceipt:
+    """What became of a push; ``sequence`` is None when nothing was new and so nothing was written."""
+
+    push_id: str
+    sequence: int | None
+    written: dict[str, int]
+    unchanged: dict[str, int]
+    rejected: list[RejectedRow]
+
+
+@dataclass
+class _Part:
+    """One table of a push: checked rows with their hash, and which of them have been written."""
+
+    schema: TableSchema
+    rows: pa.Table
+    keys: pa.Array
+    written: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.written = np.zeros(len(self.rows), bool)
+
+    def stale(self, snapshot: Snapshot) -> np.ndarray:
+        """Mask of the rows not written yet that differ from their key's latest revision."""
+        if self.written.all():
+            return np.zeros(len(self.rows), bool)
+        heads = snapshot.heads(self.schema.name, self._neighbourhood())
+        if heads is None or not len(heads.keys):
+            return ~self.written
+        at = pc.index_in(self.keys, value_set=composite(heads.keys, self.schema.key))
+        hashes = heads.keys["row_hash"].take(at)
+        same = pc.fill_null(pc.equal(hashes, self.rows["row_hash"]), False)
+        return ~np.asarray(same) & ~self.written
+
+    def _neighbourhood(self) -> dict[str, list[object]]:
+        """A filter on key columns that Arrow can push down and that holds every key of this part."""
+        where = {}
+        for column in ("site", "patient_id", self.schema.key[0]):
+            if column in self.schema.key:
+                values = pc.unique(self.rows[column]).to_pylist()
+                if len(values) <= PATIENTS_BY_NAME:
+                    where[column] = values
+        return where
+
+
+class Pusher:
+    """Writes pushes through the tables' logs."""
+
+    def __init__(self, logs: Mapping[str, DeltaLog], push_log: PushLog) -> None:
+        self._logs = logs
+        self._push_log = push_log
+
+    def push(
+        self,
+        tables: Mapping[str, Rows],
+        kind: str,
+        source: str,
+        unless_changed: Collection[str] = (),
+        since: int | None = None,
+    ) -> PushReceipt:
+        """See :meth:`feature_store.store.FeatureStore.push`."""
+        before = self._snapshot()
+        parts, rejected = [], []
+        for name, rows in tables.items():
+            schema = table_schema(name)
+            valid, bad = check_rows(schema, rows)
+            rejected += bad
+            valid = valid.append_column("row_hash", row_hashes(schema, valid))
+            parts.append(_Part(schema, valid, composite(valid, schema.key)))
+        push_id = f"{time_ns():016x}{uuid.uuid4().hex[:16]}"
+        new = [part.stale(before) for part in parts]
+        sequence = None
+        if any(mask.any() for mask in new):
+            self._append(parts, new, push_id)
+            seen = before.sequence
+
+            def tables_json(pushes: pa.Table) -> str:
+                nonlocal seen
+                since_read = pushes.slice(seen)
+                self._refuse(pushes.slice(before.sequence if since is None else since), unless_changed)
+                touched = _tables(since_read)
+                self._append(parts, [self._again(p, touched, pushes) for p in parts], push_id)
+                seen = len(pushes)
+                return json.dumps({p.schema.name: int(p.written.sum()) for p in parts if p.written.any()})
+
+            sequence = self._push_log.commit(push_id, kind, source, tables_json)
+        return PushReceipt(
+            push_id=push_id,
+            sequence=sequence,
+            written={p.schema.name: int(p.written.sum()) for p in parts},
+            unchanged={p.schema.name: int((~p.written).sum()) for p in parts},
+            rejected=rejected,
+        )
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self._logs, self._push_log.rows())
+
+    def _again(self, part: _Part, touched: set[str], pushes: pa.Table) -> np.ndarray:
+        if part.schema.name not in touched:
+            return np.zeros(len(part.rows), bool)
+        return part.stale(Snapshot(self._logs, pushes))
+
+    def _refuse(self, pushes: pa.Table, unless_changed: Collection[str]) -> None:
+        if changed := sorted(_tables(pushes) & set(unless_changed)):
+            raise Conflict(
+                f"Another push changed {', '.join(changed)} in the meantime.", action="Read again, then try again."
+            )
+
+    def _append(self, parts: list[_Part], masks: list[np.ndarray], push_id: str) -> None:
+        jobs: list[Callable[[], None]] = []
+        for part, mask in zip(parts, masks, strict=True):
+            if mask.any():
+                rows = part.rows.filter(pa.array(mask))
+                rows = rows.append_column("push_id", pa.array([push_id] * len(rows), pa.string()))
+                arrow = part.schema.arrow()
+                rows = rows.select(arrow.names).cast(arrow)
+                log = self._logs[part.schema.name]
+                jobs.append(lambda log=log, rows=rows: log.append(rows))  # type: ignore[misc]
+        if len(jobs) == 1:
+            jobs[0]()
+        elif jobs:
+            with ThreadPoolExecutor(min(PARALLEL_APPENDS, len(jobs))) as pool:
+                for done in [pool.submit(job) for job in jobs]:
+                    done.result()
+        for part, mask in zip(parts, masks, strict=True):
+            part.written |= mask
+
+
+def _tables(pushes: pa.Table) -> set[str]:
+    return {name for text in pushes["tables"].to_pylist() for name in json.loads(text)}

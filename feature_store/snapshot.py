@@ -1,0 +1,154 @@
+"""A consistent view: whole pushes up to one sequence, whatever is written meanwhile.
+
+Which pushes are visible is fixed when the snapshot is made; data tables are opened after that, so every
+row of a visible push is there, and rows of later or unfinished pushes are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from feature_store.delta import DeltaLog
+from feature_store.errors import UsageError
+from feature_store.heads import Heads, changes, visible
+from feature_store.rows import composite
+from feature_store.schemas import TABLES, TableSchema
+
+Where = Mapping[str, Any]
+"""Column to a value or a list of values; a row matches when every column does."""
+
+
+class Snapshot:
+    """What the store held after push ``sequence``."""
+
+    def __init__(self, logs: Mapping[str, DeltaLog], pushes: pa.Table, opened: dict[str, Any] | None = None) -> None:
+        self.pushes = pushes
+        self.sequence: int = len(pushes)
+        self._logs = logs
+        self._opened: dict[str, Any] = {} if opened is None else opened
+        self._connection: Any = None
+
+    def at(self, sequence: int) -> Snapshot:
+        """The same store at an earlier push. Raises UsageError where ``sequence`` is not reached yet."""
+        if not 0 <= sequence <= self.sequence:
+            raise UsageError(
+                f"There is no push {sequence}: the view ends at {self.sequence}.", action="Ask for an earlier one."
+            )
+        return self if sequence == self.sequence else Snapshot(self._logs, self.pushes.slice(0, sequence), self._opened)
+
+    def table(self, name: str, columns: Sequence[str] | None = None, where: Where | None = None) -> pa.Table:
+        """Latest revision of every key: ``columns`` (default: the declared ones and push_id)."""
+        schema = table_schema(name)
+        wanted = list(columns or (*schema.column_names, "push_id"))
+        wanted = list(dict.fromkeys(wanted))
+        where = where or {}
+        if name == "pushes":
+            return _matching(self.pushes, schema, where, wanted)
+        later = {column: value for column, value in where.items() if column not in schema.key}
+        read = list(dict.fromkeys([*wanted, *later]))
+        heads = self.heads(name, {c: v for c, v in where.items() if c in schema.key})
+        arrow = pa.schema([schema.arrow().field(column) for column in _known(schema, read)])
+        if heads is None:
+            found = arrow.empty_table()
+        elif set(read) <= set(heads.keys.column_names):
+            found = heads.keys.select(read).cast(arrow)
+        else:
+            found = pa.Table.from_batches(heads.batches(read), _read_schema(heads, arrow)).cast(arrow)
+        return _matching(found, schema, later, wanted)
+
+    def heads(self, name: str, where: Where | None = None) -> Heads | None:
+        """Latest keys and their values to stream; None where the table has never been written.
+
+        ``where`` may name key columns only: an older revision must not come up because the latest
+        one does not match.
+        """
+        schema = table_schema(name)
+        where = where or {}
+        if not set(where) <= set(schema.key):
+            raise UsageError("Latest rows can be asked for by key columns only.", action="Filter what comes back.")
+        dataset = self._dataset(name)
+        return None if dataset is None else Heads(dataset, _expression(where), schema.key, self.pushes)
+
+    def revisions(self, name: str, columns: Sequence[str] | None = None, where: Where | None = None) -> pa.Table:
+        """Every visible revision by key and time, with ``push_sequence`` and ``committed_at``.
+
+        A row equal to the revision before it (two writers raced) is no revision.
+        """
+        schema = table_schema(name)
+        wanted = list(columns or (*schema.column_names, "push_id"))
+        arrow = pa.schema([schema.arrow().field(column) for column in _known(schema, wanted)])
+        dataset = self._dataset(name)
+        empty = np.zeros(0, np.int64)
+        if dataset is None:
+            found, positions, sequences = schema.arrow().empty_table(), empty, empty
+        else:
+            read = list(dict.fromkeys([*wanted, *schema.key, "push_id", "row_hash"]))
+            keyed = {c: v for c, v in (where or {}).items() if c in schema.key}
+            found = dataset.to_table(columns=read, filter=_expression(keyed))
+            positions, sequences = visible(found, self.pushes)
+            found = found.take(pa.array(positions))
+            kept = changes(composite(found, schema.key), sequences, found["row_hash"].combine_chunks())
+            found, sequences = found.take(pa.array(kept)), sequences[kept]
+        times = self.pushes["committed_at"].take(pa.array(sequences - 1))
+        later = {c: v for c, v in (where or {}).items() if c not in schema.key}
+        rows = found.select(list(arrow.names)).cast(arrow)
+        rows = rows.append_column("push_sequence", pa.array(sequences, pa.int64())).append_column("committed_at", times)
+        return rows.filter(_expression(later)) if later else rows
+
+    def sql(self, query: str) -> pa.Table:
+        """Answer of a DuckDB query over the views of :mod:`feature_store.sql`."""
+        from feature_store.sql import answer, connect
+
+        if self._connection is None:
+            self._connection = connect(self)
+        return answer(self._connection, query)
+
+    def _dataset(self, name: str) -> Any:
+        # Opened once: later commits add only rows of pushes that this view leaves out.
+        if name not in self._opened:
+            dataset = self._logs[name].dataset()
+            if dataset is None:
+                return None
+            self._opened[name] = dataset
+        return self._opened[name]
+
+
+def table_schema(name: str) -> TableSchema:
+    """Raises UsageError where no table has that name."""
+    if name not in TABLES:
+        raise UsageError(f"There is no table {name}.", action=f"Tables: {', '.join(TABLES)}.")
+    return TABLES[name]
+
+
+def _known(schema: TableSchema, columns: Iterable[str]) -> list[str]:
+    known = {*schema.arrow().names}
+    if unknown := [column for column in columns if column not in known]:
+        raise UsageError(
+            f"Table {schema.name} has no column {', '.join(unknown)}.",
+            action=f"Its columns are {', '.join(schema.column_names)}.",
+        )
+    return list(columns)
+
+
+def _expression(where: Where) -> Any:
+    found = None
+    for column, value in where.items():
+        several = isinstance(value, (list, tuple, set, frozenset))
+        one = pads.field(column).isin(list(value)) if several else pads.field(column) == value
+        found = one if found is None else found & one
+    return found
+
+
+def _matching(found: pa.Table, schema: TableSchema, where: Where, columns: Sequence[str]) -> pa.Table:
+    _known(schema, [*where, *columns])
+    return (found.filter(_expression(where)) if where else found).select(list(columns))
+
+
+def _read_schema(heads: Heads, arrow: pa.Schema) -> pa.Schema:
+    stored = heads.schema
+    return pa.schema([stored.field(name) for name in arrow.names])

@@ -1,0 +1,82 @@
+"""The feature store's front door: open it, push to it, take a snapshot of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.blobs import Blobs
+from feature_store.delta import DeltaLog
+from feature_store.errors import StoreNotFound, UsageError
+from feature_store.location import Location
+from feature_store.push_log import PushLog
+from feature_store.pushes import Pusher, PushReceipt
+from feature_store.rows import Rows
+from feature_store.schemas import PUSHES, TABLES
+from feature_store.snapshot import Snapshot
+
+
+class FeatureStore:
+    """Tables and blobs under one URI. Any number of processes may write and read at once.
+
+    Handles may be shared by threads; a process opens its own (send it ``uri``). After ``fork`` the
+    handle of the parent must not be used: start processes by spawning.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._logs = {name: DeltaLog(location, schema) for name, schema in TABLES.items()}
+        self._push_log = PushLog(self._logs[PUSHES.name])
+        self._pusher = Pusher(self._logs, self._push_log)
+        self.uri = location.uri
+        self.blobs = Blobs(location)
+
+    @classmethod
+    def open(cls, uri: str | Path, create: bool = False) -> FeatureStore:
+        """Open the store at a folder, ``file://…`` or ``s3://…``; with ``create`` make it where there is none.
+
+        Raises StoreNotFound where there is no store and ``create`` is not set.
+        """
+        store = cls(Location.parse(uri))
+        pushes = store._logs[PUSHES.name]
+        if not pushes.exists():
+            if not create:
+                raise StoreNotFound("There is no store at that address.", action="Check --store, or ingest a case first.")
+            pushes.create()
+        return store
+
+    def push(
+        self,
+        tables: Mapping[str, Rows],
+        *,
+        kind: str,
+        source: str,
+        unless_changed: Collection[str] = (),
+        since: int | None = None,
+    ) -> PushReceipt:
+        """Write rows of several tables; readers see all of them or none.
+
+        ``tables`` maps a table's name to rows (dicts, or an Arrow table). Rows equal to their key's
+        latest revision are left out; rows that break a rule come back in the receipt and the others are
+        written. ``unless_changed`` names tables that no other push may have written after push ``since``
+        (default: the newest at the call), else Conflict is raised and nothing becomes visible.
+        Raises SchemaError for columns that are not the table's, StoreError where the store refuses.
+        """
+        return self._pusher.push(tables, kind, source, unless_changed, since)
+
+    def snapshot(self, as_of: int | datetime | None = None) -> Snapshot:
+        """Whole pushes up to sequence ``as_of``, or up to a time (with a time zone), or all of them."""
+        pushes = self._push_log.rows()
+        newest = Snapshot(self._logs, pushes)
+        if as_of is None:
+            return newest
+        if isinstance(as_of, datetime):
+            if as_of.tzinfo is None:
+                raise UsageError("A time needs its time zone.", action="Write 2026-01-31T12:00:00+00:00.")
+            # commit times never run backwards, so this is the length of a prefix
+            as_of = int(pc.sum(pc.less_equal(pushes["committed_at"], pa.scalar(as_of))).as_py() or 0)
+        return newest.at(as_of)
