@@ -1,0 +1,73 @@
+"""Who is asking: a key becomes a credential, and a credential may or may not.
+
+Keys travel as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``. Roles:
+
+- ``site`` writes its own cases and outcomes, reads them, and asks for scores of its own patients;
+- ``application`` asks for scores (of one site where the credential names one);
+- ``scientist`` reads every case's state, trains, releases, and asks for scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Protocol
+
+from fastapi import Depends
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+
+from feature_store.errors import AccessDenied, KeyRefused
+
+SITE, APPLICATION, SCIENTIST = "site", "application", "scientist"
+
+
+class Credential(Protocol):
+    """What the control database says of a key."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def site(self) -> str | None: ...
+
+
+class KeyBook(Protocol):
+    """Where keys are looked up: the control database."""
+
+    def who(self, key: str) -> Credential | None: ...
+
+
+_bearer = HTTPBearer(auto_error=False, description="a key made by `asdeg keys add`")
+_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="the same key, for clients without Bearer")
+
+
+def allow(book: KeyBook, *roles: str) -> Callable[..., Credential]:
+    """A FastAPI dependency that gives the caller's credential if it has one of the roles.
+
+    Raises KeyRefused (401) without a key that somebody has, AccessDenied (403) for another role.
+    """
+
+    def credential(
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        header: Annotated[str | None, Depends(_header)],
+    ) -> Credential:
+        key = bearer.credentials if bearer is not None else header
+        found = book.who(key) if key else None
+        if found is None:
+            raise KeyRefused(
+                "No key, or one that nobody has.",
+                action="Send `Authorization: Bearer KEY`; a key is made by `asdeg keys add`.",
+            )
+        if found.role not in roles:
+            raise AccessDenied(
+                f"A key of role {found.role} may not do this.", action=f"Use a key of role {' or '.join(roles)}."
+            )
+        return found
+
+    return credential
+
+
+def check_site(credential: Credential, site: str) -> None:
+    """Raise AccessDenied where the credential belongs to another site (a scientist belongs to none)."""
+    if (credential.role == SITE or credential.site) and credential.site != site:
+        raise AccessDenied("This key belongs to another site.", action="Use that site's own key.")

@@ -1,0 +1,93 @@
+"""Wire types of the ingest service."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from feature_store.errors import FollowUpError
+from feature_store.schemas import FOLLOW_UP
+
+CaseStateName = Literal["valid", "received", "validated", "extracted", "rejected"]
+
+
+class Finding(BaseModel):
+    """Something that could not be used, and what to do; the rest of the case stays usable."""
+
+    code: str = Field(description="stable name, such as GridMismatch")
+    file: str = Field(description="file inside the case folder, or row of the table")
+    message: str
+    action: str
+
+
+class CaseReceipt(BaseModel):
+    """What became of one case."""
+
+    case_id: str
+    site: str
+    state: CaseStateName
+    unchanged: bool = Field(description="true: everything was here already and nothing was stored")
+    sequences: list[str] = Field(description="sequences that can be used")
+    rois: int = Field(description="regions of interest found")
+    findings: list[Finding] = Field(default_factory=list)
+
+
+class CaseStatus(BaseModel):
+    """Where a case is on its way."""
+
+    case_id: str
+    site: str
+    state: str
+    reasons: list[str] = Field(default_factory=list)
+
+
+class Measurement(BaseModel):
+    """One measurement of one disc level by one rater; units in the names."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    days_from_index: int = Field(ge=-3650, le=36500, description="days since surgery; baseline grades: 0 or before")
+    rater: str = Field(min_length=1, max_length=64)
+    level: str = Field(description="disc, for example L3-L4")
+    spondylolisthesis_mm: float | None = Field(None, ge=0, le=60)
+    angular_motion_deg: float | None = Field(None, ge=0, le=90)
+    disc_height_loss_pct: float | None = Field(None, ge=-100, le=100)
+    ucla: int | None = Field(None, ge=1, le=4)
+    pfirrmann: int | None = Field(None, ge=1, le=5)
+
+
+class OutcomeReceipt(BaseModel):
+    """The label that follows from all measurements of a patient."""
+
+    case_id: str
+    outcome: int | None = Field(description="1 ASDeg, 0 none, null unknown")
+    incident: int | None = Field(description="the same without what was there before surgery")
+    criteria: list[str]
+    reason: str
+    rule: str
+    unchanged: bool
+
+
+class OutcomesReceipt(BaseModel):
+    """What became of a table of measurements."""
+
+    patients: int
+    measurements: int = Field(description="rows that could be used")
+    unchanged: bool
+    positive: int
+    negative: int
+    unknown: int
+    findings: list[Finding] = Field(default_factory=list, description="rows that could not be used")
+
+
+def parse_measurement(row: dict[str, object], where: str) -> Measurement:
+    """A measurement from a row of text or JSON. Raises FollowUpError naming the column and rule, never the value."""
+    try:
+        return Measurement.model_validate({name: None if value == "" else value for name, value in row.items()})
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        rules = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in found)
+        raise FollowUpError(
+            f"{rules}.", action=f"Columns are {', '.join(FOLLOW_UP.column_names[1:])}.", file=where
+        ) from None
