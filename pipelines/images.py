@@ -28,6 +28,7 @@ CT_AT_LEAST_HIGHEST = 100.0
 CT_WIDEST = (-32768.0, 32767.0)
 
 _GEOMETRY_KEY = "asdeg_geometry"
+_RESTORE = "Ingest the case again, or restore a backup."
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ def read_image(path: Path, file: str | None = None) -> sitk.Image:
 def load_image(path: Path, file: str | None = None) -> LoadedImage:
     """As :func:`read_image`, with the DICOM header's modality, study date and scanner."""
     file = file or path.name
+    try:
+        return _load(path, file)
+    except OSError as error:
+        raise ImageUnreadable("it cannot be opened.", action="Check who may read it.", file=file) from error
+
+
+def _load(path: Path, file: str) -> LoadedImage:
     if path.is_dir():
         image, header = read_dicom_folder(path, file)
         return LoadedImage(_three_dimensional(image, file), header)
@@ -162,8 +170,11 @@ def write_canonical(image: sitk.Image, path: Path) -> None:
     itk_call(lambda: writer.Execute(out), ImageUnreadable, "the image could not be written", path.name)
 
 
-def read_canonical(path: Path) -> sitk.Image:
-    """Inverse of :func:`write_canonical`. Raises BlobCorrupt when the file is not one of these."""
+def read_canonical(path: Path, expected_hash: str | None = None) -> sitk.Image:
+    """Inverse of :func:`write_canonical`.
+
+    Raises BlobCorrupt when the file is not one of these, or its content no longer has ``expected_hash``.
+    """
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO")
     reader.SetFileName(str(path))
@@ -174,9 +185,9 @@ def read_canonical(path: Path) -> sitk.Image:
         image.SetOrigin(exact[3:6])
         image.SetDirection(exact[6:])
     except (ImageUnreadable, RuntimeError, ValueError) as error:
-        raise BlobCorrupt(
-            "a stored image cannot be read back.", action="Ingest the case again, or restore a backup.", file=path.name
-        ) from error
+        raise BlobCorrupt("a stored image cannot be read back.", action=_RESTORE, file=path.name) from error
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
+    if expected_hash is not None and content_hash(image) != expected_hash:
+        raise BlobCorrupt("a stored image no longer has its hash.", action=_RESTORE, file=path.name)
     return image
