@@ -72,7 +72,7 @@ class Blobs:
             stored = self._location.folder / FOLDER / inside
             if not suffix or stored.name.endswith(suffix):
                 return stored
-        cached = self._cache() / f"{inside.removesuffix(SUFFIXES[kind])}{SUFFIXES[kind] if not suffix else suffix}"
+        cached = self._cache() / f"{inside.removesuffix(SUFFIXES[kind])}{suffix or SUFFIXES[kind]}"
         if not cached.exists():
             cached.parent.mkdir(parents=True, exist_ok=True)
             part = cached.with_name(f".{uuid.uuid4().hex}.part")

@@ -14,11 +14,11 @@ import threading
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pads
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from feature_store.errors import StoreError
+from feature_store.files import DataFiles
 from feature_store.location import Location
 from feature_store.schemas import TableSchema
 
@@ -40,6 +40,7 @@ class DeltaLog:
         self._uri = location.child(FOLDER, schema.name)
         self._lock = threading.RLock()
         self._handle: Any = None
+        self._files: tuple[int, DataFiles] | None = None
 
     def exists(self) -> bool:
         """Whether the table has been made (by any process)."""
@@ -80,21 +81,18 @@ class DeltaLog:
                 raise TransactionTaken
             self._write(handle, rows, CommitProperties(app_transactions=[Transaction(name, number)]))
 
-    def dataset(self) -> Any:
-        """The newest committed rows as a pyarrow Dataset, or None where the table is not there yet.
-
-        Filters on the partition and on column statistics leave out whole files.
-        """
+    def files(self) -> DataFiles | None:
+        """The newest committed files, or None where the table is not there yet."""
         with self._lock:
             handle = self._refreshed()
             if handle is None:
                 return None
-            try:
-                found = handle.to_pyarrow_dataset(filesystem=self._location.filesystem(FOLDER, self.schema.name))
-            except (DeltaError, OSError) as error:
-                raise self._failure("be read", error) from error
-        # a column declared later is null in the files written before
-        return found.replace_schema(self.schema.arrow())
+            version = handle.version()
+            if self._files is None or self._files[0] != version:
+                actions = pa.table(handle.get_add_actions(flatten=True))
+                filesystem = self._location.filesystem(FOLDER, self.schema.name)
+                self._files = (version, DataFiles(actions, self.schema.arrow(), filesystem))
+            return self._files[1]
 
     def compact(self) -> int:
         """Merge small files; returns how many went. Readers and writers go on meanwhile."""

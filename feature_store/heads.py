@@ -7,13 +7,13 @@ win, and the values of those rows are streamed in the same order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.errors import StoreError
+from feature_store.files import DataFiles, Where, expression
 from feature_store.rows import composite
 
 BATCH_ROWS = 4096  # 28 MB of 851 float64 values a row
@@ -50,10 +50,10 @@ def changes(keys: pa.Array, sequences: np.ndarray, hashes: pa.Array) -> np.ndarr
 class Heads:
     """Latest rows of one table: ``keys`` (key columns, push_id, row_hash, push_sequence) and their values."""
 
-    def __init__(self, dataset: Any, filters: Any, key: Sequence[str], pushes: pa.Table) -> None:
-        self._dataset = dataset
-        self._filters = filters
-        scanned = dataset.to_table(columns=[*key, "push_id", "row_hash"], filter=filters)
+    def __init__(self, files: DataFiles, where: Where, key: Sequence[str], pushes: pa.Table) -> None:
+        self._dataset = files.dataset(where)
+        self._filters = expression(where)
+        scanned = self._dataset.to_table(columns=[*key, "push_id", "row_hash"], filter=self._filters)
         positions, sequences = visible(scanned, pushes)
         shown = scanned.take(pa.array(positions))
         winners = latest(composite(shown, key), sequences)

@@ -36,7 +36,8 @@ class Location:
         if parts.scheme == "s3" and parts.netloc:
             return cls(text.rstrip("/"), None)
         raise UsageError(
-            f"A store cannot live at a {parts.scheme}:// address.", action="Give a folder, file:// or s3://bucket/prefix."
+            f"A store cannot live at a {parts.scheme}:// address.",
+            action="Give a folder, file:// or s3://bucket/prefix.",
         )
 
     def child(self, *names: str) -> str:

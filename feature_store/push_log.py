@@ -40,19 +40,23 @@ class PushLog:
     def rows(self) -> pa.Table:
         """All committed pushes by sequence; reads only what is new since the last call."""
         with self._lock:
-            dataset = self._log.dataset()
-            if dataset is not None:
+            files = self._log.files()
+            if files is not None:
                 last = len(self._rows)
-                new = dataset.to_table(filter=pads.field("sequence") > last).sort_by("sequence")
+                new = (
+                    files.dataset(above=("sequence", last))
+                    .to_table(filter=pads.field("sequence") > last)
+                    .sort_by("sequence")
+                )
                 if new["sequence"].to_pylist() != list(range(last + 1, last + len(new) + 1)):
-                    raise StoreError("The sequence of pushes has a gap.", action="Restore the table pushes from a backup.")
+                    raise StoreError(
+                        "The sequence of pushes has a gap.", action="Restore the table pushes from a backup."
+                    )
                 if len(new):
                     self._rows = pa.concat_tables([self._rows, new.cast(self._rows.schema)]).combine_chunks()
             return self._rows
 
-    def commit(
-        self, push_id: str, kind: str, source: str, tables: Callable[[pa.Table], str]
-    ) -> int:
+    def commit(self, push_id: str, kind: str, source: str, tables: Callable[[pa.Table], str]) -> int:
         """Make the push visible as the last one; returns its sequence.
 
         Before every attempt ``tables`` is called with all pushes committed so far; it may raise to give

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from feature_store.errors import SchemaError
 from feature_store.schemas import Column, TableSchema
 
-Rows = Sequence[Mapping[str, Any]] | pa.Table
+Rows: TypeAlias = Sequence[Mapping[str, Any]] | pa.Table
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
 
 
 def _is_float(value: Any) -> bool:
@@ -210,12 +210,10 @@ def _repeated(table: pa.Table, key: Sequence[str]) -> np.ndarray:
 def _reject(
     schema: TableSchema, positions: Sequence[int], column: str, rule: str, message: str, broken: np.ndarray
 ) -> list[RejectedRow]:
-    return [RejectedRow(schema.name, positions[i], column, rule, message) for i in np.flatnonzero(broken)]
+    return [RejectedRow(schema.name, positions[i], column, rule, message) for i in np.flatnonzero(broken).tolist()]
 
 
-def _without(
-    table: pa.Table, positions: list[int], rejected: Sequence[RejectedRow]
-) -> tuple[pa.Table, list[int]]:
+def _without(table: pa.Table, positions: list[int], rejected: Sequence[RejectedRow]) -> tuple[pa.Table, list[int]]:
     bad = {r.row for r in rejected}
     keep = [i for i, position in enumerate(positions) if position not in bad]
     if len(keep) == len(positions):

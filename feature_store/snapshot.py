@@ -11,26 +11,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
 
 from feature_store.delta import DeltaLog
 from feature_store.errors import UsageError
+from feature_store.files import DataFiles, Where, expression
 from feature_store.heads import Heads, changes, visible
 from feature_store.rows import composite
 from feature_store.schemas import TABLES, TableSchema
-
-Where = Mapping[str, Any]
-"""Column to a value or a list of values; a row matches when every column does."""
 
 
 class Snapshot:
     """What the store held after push ``sequence``."""
 
-    def __init__(self, logs: Mapping[str, DeltaLog], pushes: pa.Table, opened: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, logs: Mapping[str, DeltaLog], pushes: pa.Table, opened: dict[str, DataFiles] | None = None
+    ) -> None:
         self.pushes = pushes
         self.sequence: int = len(pushes)
         self._logs = logs
-        self._opened: dict[str, Any] = {} if opened is None else opened
+        self._opened: dict[str, DataFiles] = {} if opened is None else opened
         self._connection: Any = None
 
     def at(self, sequence: int) -> Snapshot:
@@ -71,8 +70,8 @@ class Snapshot:
         where = where or {}
         if not set(where) <= set(schema.key):
             raise UsageError("Latest rows can be asked for by key columns only.", action="Filter what comes back.")
-        dataset = self._dataset(name)
-        return None if dataset is None else Heads(dataset, _expression(where), schema.key, self.pushes)
+        files = self.files(name)
+        return None if files is None else Heads(files, where, schema.key, self.pushes)
 
     def revisions(self, name: str, columns: Sequence[str] | None = None, where: Where | None = None) -> pa.Table:
         """Every visible revision by key and time, with ``push_sequence`` and ``committed_at``.
@@ -82,14 +81,14 @@ class Snapshot:
         schema = table_schema(name)
         wanted = list(columns or (*schema.column_names, "push_id"))
         arrow = pa.schema([schema.arrow().field(column) for column in _known(schema, wanted)])
-        dataset = self._dataset(name)
+        files = self.files(name)
         empty = np.zeros(0, np.int64)
-        if dataset is None:
+        if files is None:
             found, positions, sequences = schema.arrow().empty_table(), empty, empty
         else:
             read = list(dict.fromkeys([*wanted, *schema.key, "push_id", "row_hash"]))
             keyed = {c: v for c, v in (where or {}).items() if c in schema.key}
-            found = dataset.to_table(columns=read, filter=_expression(keyed))
+            found = files.dataset(keyed).to_table(columns=read, filter=expression(keyed))
             positions, sequences = visible(found, self.pushes)
             found = found.take(pa.array(positions))
             kept = changes(composite(found, schema.key), sequences, found["row_hash"].combine_chunks())
@@ -98,7 +97,7 @@ class Snapshot:
         later = {c: v for c, v in (where or {}).items() if c not in schema.key}
         rows = found.select(list(arrow.names)).cast(arrow)
         rows = rows.append_column("push_sequence", pa.array(sequences, pa.int64())).append_column("committed_at", times)
-        return rows.filter(_expression(later)) if later else rows
+        return rows.filter(expression(later)) if later else rows
 
     def sql(self, query: str) -> pa.Table:
         """Answer of a DuckDB query over the views of :mod:`feature_store.sql`."""
@@ -108,13 +107,13 @@ class Snapshot:
             self._connection = connect(self)
         return answer(self._connection, query)
 
-    def _dataset(self, name: str) -> Any:
-        # Opened once: later commits add only rows of pushes that this view leaves out.
+    def files(self, name: str) -> DataFiles | None:
+        """The table's files, listed once: later commits add only rows of pushes this view leaves out."""
         if name not in self._opened:
-            dataset = self._logs[name].dataset()
-            if dataset is None:
+            found = self._logs[name].files()
+            if found is None:
                 return None
-            self._opened[name] = dataset
+            self._opened[name] = found
         return self._opened[name]
 
 
@@ -135,18 +134,9 @@ def _known(schema: TableSchema, columns: Iterable[str]) -> list[str]:
     return list(columns)
 
 
-def _expression(where: Where) -> Any:
-    found = None
-    for column, value in where.items():
-        several = isinstance(value, (list, tuple, set, frozenset))
-        one = pads.field(column).isin(list(value)) if several else pads.field(column) == value
-        found = one if found is None else found & one
-    return found
-
-
 def _matching(found: pa.Table, schema: TableSchema, where: Where, columns: Sequence[str]) -> pa.Table:
     _known(schema, [*where, *columns])
-    return (found.filter(_expression(where)) if where else found).select(list(columns))
+    return (found.filter(expression(where)) if where else found).select(list(columns))
 
 
 def _read_schema(heads: Heads, arrow: pa.Schema) -> pa.Schema:

@@ -45,7 +45,9 @@ class FeatureStore:
         pushes = store._logs[PUSHES.name]
         if not pushes.exists():
             if not create:
-                raise StoreNotFound("There is no store at that address.", action="Check --store, or ingest a case first.")
+                raise StoreNotFound(
+                    "There is no store at that address.", action="Check --store, or ingest a case first."
+                )
             pushes.create()
         return store
 
