@@ -1,0 +1,278 @@
+"""The control database: case states, leases, credentials, and the write-ahead log of scores.
+
+SQLite in the store's folder by default (write-ahead journal, so readers never wait), PostgreSQL by URL.
+Every change is one statement, so no transaction is held open and no two processes can interleave.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, create_engine, delete, event, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+
+from feature_store.control_tables import Base, CaseRow, CredentialRow, LeaseRow, ScoreRow
+from feature_store.errors import Conflict, StoreError, UsageError
+from feature_store.location import Location
+from feature_store.schemas import SCORES, TIME
+
+BUSY_MS = 30_000
+CASE_STATES = ("received", "validated", "extracted", "rejected")
+ROLES = ("site", "application", "scientist")
+
+
+@dataclass(frozen=True)
+class CaseState:
+    """``state`` is one of CASE_STATES; ``reasons`` say what was rejected."""
+
+    site: str
+    patient_id: str
+    case_id: str
+    state: str
+    reasons: tuple[str, ...]
+    changed_at: float
+
+
+@dataclass(frozen=True)
+class Credential:
+    """Who a key belongs to; ``site`` limits it to one site's data."""
+
+    name: str
+    role: str
+    site: str | None
+
+
+class Lease:
+    """True while held. As a context it is given back at the end."""
+
+    def __init__(self, control: ControlDatabase, name: str, holder: str, held: bool) -> None:
+        self._control, self._name, self._holder, self.held = control, name, holder, held
+
+    def __bool__(self) -> bool:
+        return self.held
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give it back before it runs out."""
+        if self.held:
+            self._control.release_lease(self._name, self._holder)
+            self.held = False
+
+
+class ControlDatabase:
+    """Open with :meth:`open`; may be shared by threads, not across ``fork``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> ControlDatabase:
+        """Connect to ``sqlite:///path`` or ``postgresql+driver://…`` and make the tables that are missing."""
+        try:
+            engine = create_engine(url, pool_pre_ping=True)
+        except (SQLAlchemyError, ImportError) as error:
+            raise UsageError("That is no address of a control database.", action="Write sqlite:///PATH.") from error
+        if engine.dialect.name == "sqlite":
+            if engine.url.database:
+                Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+            event.listen(engine, "connect", _prepare_sqlite)
+        for attempt in range(5):
+            try:
+                Base.metadata.create_all(engine)
+                break
+            except DBAPIError as error:  # two processes made the same table at once
+                if attempt == 4:
+                    raise StoreError("The control database cannot be opened.", action="Check its address.") from error
+                time.sleep(0.05 * 2**attempt)
+        return cls(engine)
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self._engine.dispose()
+
+    # --- cases ---------------------------------------------------------------------------------
+    def set_case_state(self, site: str, patient_id: str, case_id: str, state: str, reasons: Sequence[str] = ()) -> None:
+        """Say where a case is now. Raises UsageError for an unknown state."""
+        if state not in CASE_STATES:
+            raise UsageError(f"{state} is no case state.", action=f"States: {', '.join(CASE_STATES)}.")
+        row = {"patient_id": patient_id, "state": state, "reasons": list(reasons), "changed_at": time.time()}
+        with self._writing() as connection:
+            _upsert(connection, CaseRow, {"site": site, "case_id": case_id}, row)
+
+    def case(self, case_id: str, site: str | None = None) -> CaseState | None:
+        """The case's state; None where there is no such case (at that site)."""
+        found = self._cases(CaseRow.case_id == case_id, site)
+        return found[0] if found else None
+
+    def cases(self, site: str | None = None) -> list[CaseState]:
+        """All cases (of a site), by site and patient."""
+        return self._cases(None, site)
+
+    def _cases(self, which: ColumnElement[bool] | None, site: str | None) -> list[CaseState]:
+        query = select(CaseRow.__table__).order_by(CaseRow.site, CaseRow.patient_id, CaseRow.case_id)
+        query = query if which is None else query.where(which)
+        query = query if site is None else query.where(CaseRow.site == site)
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [CaseState(**{**row, "reasons": tuple(row["reasons"])}) for row in rows]
+
+    # --- leases --------------------------------------------------------------------------------
+    def lease(self, name: str, holder: str, seconds: float) -> Lease:
+        """Take, or by the same holder prolong, the right to do ``name``; falsy where another holds it."""
+        now = time.time()
+        free = or_(LeaseRow.expires_at < now, LeaseRow.holder == holder)
+        with self._writing() as connection:
+            row = {"holder": holder, "expires_at": now + seconds}
+            held = _upsert(connection, LeaseRow, {"name": name}, row, only_where=free) > 0
+        return Lease(self, name, holder, held)
+
+    def release_lease(self, name: str, holder: str) -> None:
+        """Give back; nothing happens where another holds it by now."""
+        with self._writing() as connection:
+            connection.execute(delete(LeaseRow).where(LeaseRow.name == name, LeaseRow.holder == holder))
+
+    # --- credentials ---------------------------------------------------------------------------
+    def add_credential(self, name: str, role: str, site: str | None = None) -> str:
+        """Make a key and return it, once: only its SHA-256 is kept. Raises Conflict where the name is taken."""
+        if role not in ROLES or (role == "site" and not site):
+            raise UsageError("A credential is of a site, an application or a scientist.", action="Give role and site.")
+        key = f"asdeg_{secrets.token_urlsafe(32)}"
+        row = {"name": name, "role": role, "site": site, "key_hash": _hash(key), "created_at": time.time()}
+        try:
+            with self._writing() as connection:
+                connection.execute(_table(CredentialRow).insert().values(row))
+        except IntegrityError as error:
+            raise Conflict(
+                "A credential of that name exists.", action="Remove it first, or take another name."
+            ) from error
+        return key
+
+    def remove_credential(self, name: str) -> bool:
+        """Whether there was one."""
+        with self._writing() as connection:
+            return connection.execute(delete(CredentialRow).where(CredentialRow.name == name)).rowcount > 0
+
+    def credentials(self) -> list[Credential]:
+        """All of them, by name; never a key."""
+        with self._reading() as connection:
+            query = select(CredentialRow.name, CredentialRow.role, CredentialRow.site).order_by(CredentialRow.name)
+            return [Credential(*row) for row in connection.execute(query)]
+
+    def who(self, key: str) -> Credential | None:
+        """Whose key this is; None where it is nobody's."""
+        query = select(CredentialRow.name, CredentialRow.role, CredentialRow.site)
+        with self._reading() as connection:
+            row = connection.execute(query.where(CredentialRow.key_hash == _hash(key))).first()
+        return None if row is None else Credential(*row)
+
+    # --- scores --------------------------------------------------------------------------------
+    def log_score(self, row: Mapping[str, Any]) -> None:
+        """Keep one row of `scores`; on disk when this returns. The same score_id again changes nothing."""
+        text = json.dumps(dict(row), default=_as_json)
+        with self._writing() as connection:
+            _upsert(connection, ScoreRow, {"score_id": str(row["score_id"])}, {"row": text})
+
+    def unflushed_scores(self, limit: int = 1000) -> list[dict[str, Any]]:
+        """The oldest logged rows, as the table `scores` takes them."""
+        with self._reading() as connection:
+            texts = connection.scalars(select(ScoreRow.row).order_by(ScoreRow.id).limit(limit)).all()
+        return [_from_json(text) for text in texts]
+
+    def mark_flushed(self, score_ids: Sequence[str]) -> None:
+        """The rows are in the store: drop them from the log."""
+        with self._writing() as connection:
+            for start in range(0, len(score_ids), 500):
+                connection.execute(delete(ScoreRow).where(ScoreRow.score_id.in_(score_ids[start : start + 500])))
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with _translated(), self._engine.connect() as connection:
+            yield connection
+
+
+def default_url(store_uri: str) -> str:
+    """SQLite beside the tables of a folder store. Raises UsageError for a remote store."""
+    folder = Location.parse(store_uri).folder
+    if folder is None:
+        raise UsageError("A store on S3 needs a control database by URL.", action="Give postgresql+psycopg://….")
+    return f"sqlite:///{folder / 'control.sqlite'}"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except SQLAlchemyError as error:  # its text quotes statements and values
+        raise StoreError(
+            f"The control database refused ({type(error).__name__}).",
+            action="Check that it can be reached and written.",
+        ) from error
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.close()
+
+
+def _table(model: type[Base]) -> Table:
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
+
+
+def _upsert(
+    connection: Connection,
+    model: type[Base],
+    key: Mapping[str, Any],
+    values: Mapping[str, Any],
+    only_where: ColumnElement[bool] | None = None,
+) -> int:
+    """Insert, or change the row of that key (if ``only_where`` holds); the number of rows written."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(_table(model)).values({**key, **values})
+    statement = statement.on_conflict_do_update(index_elements=list(key), set_=dict(values), where=only_where)
+    return connection.execute(statement).rowcount
+
+
+def _hash(key: str) -> str:
+    # Keys are 256 random bits, so a plain hash cannot be searched.
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _as_json(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(type(value).__name__)
+
+
+def _from_json(text: str) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads(text)
+    for column in SCORES.columns:
+        if column.type == TIME and isinstance(row.get(column.name), str):
+            row[column.name] = datetime.fromisoformat(row[column.name])
+    return row

@@ -1,0 +1,53 @@
+"""Tables of the control database: what is under way, who may ask, and answers not yet in the store."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Float, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Metadata of the control database."""
+
+
+class CaseRow(Base):
+    """Where a case is on its way through the house."""
+
+    __tablename__ = "case_states"
+    site: Mapped[str] = mapped_column(String(200), primary_key=True)
+    case_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    patient_id: Mapped[str] = mapped_column(String(200))
+    state: Mapped[str] = mapped_column(String(20))
+    reasons: Mapped[list[str]] = mapped_column(JSON)
+    changed_at: Mapped[float] = mapped_column(Float)
+    __table_args__ = (Index("case_states_by_id", "case_id"),)
+
+
+class LeaseRow(Base):
+    """Who does a job that only one may do, and until when (seconds since 1970)."""
+
+    __tablename__ = "leases"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(200))
+    expires_at: Mapped[float] = mapped_column(Float)
+
+
+class CredentialRow(Base):
+    """A key is kept as its SHA-256 only."""
+
+    __tablename__ = "credentials"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    role: Mapped[str] = mapped_column(String(20))
+    site: Mapped[str | None] = mapped_column(String(200))
+    key_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[float] = mapped_column(Float)
+    __table_args__ = (UniqueConstraint("key_hash"),)
+
+
+class ScoreRow(Base):
+    """Write-ahead log of answers: kept here at once, flushed to the table `scores` in batches."""
+
+    __tablename__ = "score_log"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    score_id: Mapped[str] = mapped_column(String(64), unique=True)
+    row: Mapped[str] = mapped_column(Text)
