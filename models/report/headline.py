@@ -1,0 +1,149 @@
+"""The first lines of a report: which signature to release, and what a reader must know before believing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from feature_store.errors import TooFewPatients
+from models.evaluation.auc import auc, delong_paired
+from models.report.figure_data import LassoPath, ReportableStudy
+from models.report.style import SIGNATURES, cohort_name, model_name, shown
+
+REFERENCES = ("size", "clinical")
+ENOUGH_EVENTS = 100
+"""Events, and non-events, an external validation wants before its figures are firm (Collins et al. 2016)."""
+
+
+class Recommendation(NamedTuple):
+    """The simplest signature that nothing beats out of fold, and the comparison it rests on."""
+
+    kind: str
+    reason: str
+
+
+def recommend(predictions: pd.DataFrame) -> Recommendation | None:
+    """The simplest of Rad-sign, DL-sign and combined that no other beats on nested out-of-fold predictions.
+
+    One beats another where the 95 % DeLong interval of the difference of their AUCs over the training patients lies
+    above 0. No held-out patient is looked at. None where no signature has such predictions, or one class only.
+    """
+    there = [kind for kind in SIGNATURES if shown(predictions, "training", kind) is not None]
+    for kind in there:
+        better = [other for other in there if other != kind and beats(predictions, other, kind)]
+        if not better:
+            others = ", ".join(model_name(other) for other in there if other != kind)
+            reason = (
+                f"the simplest signature that nothing beats out of fold (compared with {others})"
+                if others
+                else ("the only signature")
+            )
+            return Recommendation(kind, reason)
+    return None
+
+
+def beats(predictions: pd.DataFrame, a: str, b: str, partition: str = "training") -> bool:
+    """Whether the interval of AUC(a) − AUC(b) on patients who have both lies above 0."""
+    rows = predictions[predictions["partition"] == partition]
+    if a not in rows or b not in rows:
+        return False
+    rows = rows.dropna(subset=[a, b])
+    try:
+        return delong_paired(rows["outcome"], rows[a], rows[b]).ci[0] > 0
+    except TooFewPatients:
+        return False
+
+
+def warnings_of(result: ReportableStudy) -> list[str]:
+    """Whole sentences, the study's own first, then what the metrics and curves tell. Each names what it is about."""
+    found = [*result.warnings]
+    found += _of_selection(result.metrics.get("signatures", {}), result.figure_data.get("lasso", {}))
+    found += _of_combined(result)
+    found += _of_references(result)
+    check = result.metrics.get("leakage_check") or {}
+    if check and not check.get("passed"):
+        found.append(
+            "The leakage check failed: with permuted outcomes the protocol still finds something. "
+            "Do not use these results."
+        )
+    found += _of_sizes(result.predictions)
+    return list(dict.fromkeys(found))
+
+
+def _of_selection(signatures: Mapping[str, Any], paths: Mapping[str, LassoPath]) -> list[str]:
+    found = []
+    for kind, signature in signatures.items():
+        if signature.get("n_features") == 1:
+            found.append(f"{model_name(kind)} rests on a single feature.")
+        path = paths.get(kind)
+        if path and len(path["lambdas"]) > 1:
+            if np.isclose(path["chosen"], min(path["lambdas"])):
+                found.append(
+                    f"{model_name(kind)}: the chosen λ is the smallest of its grid; the optimum may lie below."
+                )
+            elif np.isclose(path["chosen"], max(path["lambdas"])):
+                found.append(f"{model_name(kind)}: the chosen λ is the largest of its grid; next to nothing is kept.")
+    return found
+
+
+def _of_combined(result: ReportableStudy) -> list[str]:
+    """Where the combined model's AUC on held-out patients is no better than a single signature's."""
+    found = []
+    for partition in ("external_test", "internal_validation"):
+        areas = {kind: _area(result.predictions, partition, kind) for kind in SIGNATURES}
+        combined = areas.pop("combined")
+        for kind, area in areas.items():
+            if combined is not None and area is not None and combined <= area:
+                found.append(
+                    f"{cohort_name(partition)}: the combined model ({combined:.3f}) is not better than "
+                    f"{model_name(kind)} alone ({area:.3f})."
+                )
+    return found
+
+
+def _of_references(result: ReportableStudy) -> list[str]:
+    """Where size or clinical variables alone do as well out of fold as the signature that would be released."""
+    choice = recommend(result.predictions)
+    if choice is None:
+        return []
+    own = _area(result.predictions, "training", choice.kind)
+    found = []
+    for reference in REFERENCES:
+        area = _area(result.predictions, "training", reference)
+        if area is None or own is None or beats(result.predictions, choice.kind, reference):
+            continue
+        found.append(
+            f"{model_name(choice.kind)} (nested AUC {own:.3f}) does not beat the model of "
+            f"{'ROI size' if reference == 'size' else 'clinical variables'} alone ({area:.3f}) out of fold."
+        )
+    return found
+
+
+def _of_sizes(predictions: pd.DataFrame) -> list[str]:
+    found = []
+    for partition in ("internal_validation", "external_test"):
+        outcome = predictions.loc[predictions["partition"] == partition, "outcome"]
+        events, others = int((outcome == 1).sum()), int((outcome == 0).sum())
+        name = cohort_name(partition)
+        if not len(outcome):
+            found.append(f"{name}: no patients; nothing is known there.")
+        elif not events or not others:
+            found.append(
+                f"{name}: all {len(outcome)} patients have the same outcome; AUC and calibration do not exist."
+            )
+        elif partition == "external_test" and min(events, others) < ENOUGH_EVENTS:
+            found.append(
+                f"{name}: {events} events and {others} non-events; firm figures want about {ENOUGH_EVENTS} of each. "
+                "Read the intervals, not the points."
+            )
+    return found
+
+
+def _area(predictions: pd.DataFrame, partition: str, kind: str) -> float | None:
+    data = shown(predictions, partition, kind)
+    if data is None or data[0].all() or not data[0].any():
+        return None
+    return auc(*data)

@@ -1,0 +1,144 @@
+"""Writes a study's report: metrics.json, predictions.parquet, figures, and the one HTML page that holds it all."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from feature_store.vocabulary import RESEARCH_USE
+from models.evaluation.calibration import hosmer_lemeshow
+from models.report import tables
+from models.report.figure_data import ReportableStudy
+from models.report.figures import draw
+from models.report.headline import recommend, warnings_of
+from models.report.style import PARTITIONS, cohort_name, model_name, shown
+from models.report.tables import DASH, Table, number, ordered, with_ci
+
+
+def write_report(result: ReportableStudy, out_dir: Path, title: str, *, phantom: bool | None = None) -> Path:
+    """Writes the four parts of a report into ``out_dir`` (made if absent, files replaced); returns report.html.
+
+    ``phantom`` says on every page that the patients are made up; by default the study's settings say so.
+    The page needs nothing beside it: styles and figures are inside, and there is no script. Not for threads:
+    matplotlib's settings are changed while drawing.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if phantom is None:
+        phantom = bool(getattr(result.settings, "phantom", False))
+    metrics = json.dumps(_json_safe(result.metrics), indent=2, ensure_ascii=False, allow_nan=False)
+    (out_dir / "metrics.json").write_text(metrics + "\n", encoding="utf-8")
+    result.predictions.to_parquet(out_dir / "predictions.parquet", index=False)
+    figures = draw(result, out_dir / "figures")
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
+    page = out_dir / "report.html"
+    page.write_text(
+        template.render(title=title, phantom=phantom, figures=figures, **_context(result)), encoding="utf-8"
+    )
+    return page
+
+
+def _context(result: ReportableStudy) -> dict[str, Any]:
+    metrics, data = result.metrics, result.figure_data
+    signatures = metrics.get("signatures", {})
+    kinds = ordered(signatures)
+    choice = recommend(result.predictions)
+    rows = metrics.get("baseline_table") or []
+    facts = {str(name): str(value) for name, value in data.get("facts", {}).items()}
+    return {
+        "research_use": RESEARCH_USE,
+        "kinds": kinds,
+        "names": {kind: model_name(kind) for kind in [*kinds, *metrics.get("classifiers", {})]},
+        "warnings": warnings_of(result),
+        "recommended": choice and {"name": model_name(choice.kind), "reason": choice.reason},
+        "cards": [_card(kind, signatures[kind], choice is not None and choice.kind == kind) for kind in kinds],
+        "baseline": tables.baseline(rows),
+        "baseline_tests": tables.tests_used(rows),
+        "filters": tables.filters(data.get("filters", {})),
+        "features": {kind: tables.features(signatures[kind].get("features", ())) for kind in kinds},
+        "classifiers": {kind: tables.classifiers(table) for kind, table in metrics.get("classifiers", {}).items()},
+        "nested_choice": _nested_choice(data.get("nested_choice", {})),
+        "training": tables.training(signatures),
+        "performance": tables.performance(signatures),
+        "hosmer_lemeshow": _hosmer_lemeshow(result, kinds),
+        "references": tables.references(metrics.get("baselines") or {}),
+        "delong": tables.delong(metrics.get("delong") or ()),
+        "clinical": tables.clinical(metrics.get("clinical") or ()),
+        "surgeons": tables.flat(metrics.get("surgeons") or {}),
+        "leakage": _leakage(metrics.get("leakage_check") or {}),
+        "failures": tables.Table(
+            list(result.failures[0]) if result.failures else [], [list(row.values()) for row in result.failures], 9
+        ),
+        "facts": tables.flat(facts),
+        "settings": tables.flat(result.settings.model_dump() if hasattr(result.settings, "model_dump") else {}),
+    }
+
+
+def _card(kind: str, signature: Mapping[str, Any], recommended: bool) -> dict[str, Any]:
+    """One signature in four lines: what it is, and its AUC where it counts."""
+    cohorts = signature["cohorts"]
+    features = signature.get("n_features")
+    aucs = [("Training, nested cross-validation", number(signature.get("nested_auc")))]
+    for partition in list(PARTITIONS)[1:]:
+        if partition in cohorts:
+            m = cohorts[partition]
+            aucs.append((cohort_name(partition), with_ci(m.get("auc"), m.get("auc_ci"))))
+    return {
+        "kind": kind,
+        "name": model_name(kind),
+        "recommended": recommended,
+        "classifier": str(signature.get("classifier", DASH)).replace("_", " "),
+        "features": f"{features} feature{'s' if features != 1 else ''}" if features is not None else "",
+        "aucs": aucs,
+    }
+
+
+def _nested_choice(choices: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """How stable the choice of classifier was over the outer folds, in a sentence a signature."""
+    found = []
+    for kind in ordered(choices):
+        ranked = sorted(choices[kind].items(), key=lambda pair: -pair[1])
+        listed = ", ".join(f"{name.replace('_', ' ')} {count}×" for name, count in ranked if count)
+        found.append(f"{model_name(kind)}: {listed}.")
+    return found
+
+
+def _hosmer_lemeshow(result: ReportableStudy, kinds: list[str]) -> Table:
+    rows = []
+    for kind in kinds:
+        for partition in list(PARTITIONS)[1:]:
+            held_out = shown(result.predictions, partition, kind)
+            test = hosmer_lemeshow(*held_out) if held_out is not None else None
+            if test is not None:
+                said = [f"{test.statistic:.1f}", str(test.df), tables.p_value(test.p)]
+                rows.append([model_name(kind), cohort_name(partition), *said])
+    return Table(["Signature", "Cohort", "χ²", "df", "p"], rows, 2)
+
+
+def _leakage(check: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not check:
+        return None
+    return {
+        "passed": bool(check.get("passed")),
+        "name": f"{model_name(str(check.get('signature')))}, {cohort_name(str(check.get('cohort')))}",
+        "auc": with_ci(check.get("permuted_auc_mean"), check.get("permuted_auc_ci")),
+        "n": check.get("n_permutations"),
+    }
+
+
+def _json_safe(value: Any) -> Any:
+    """Plain JSON values; what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _json_safe(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_safe(entry) for entry in value]
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        return _json_safe(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

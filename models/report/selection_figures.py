@@ -1,0 +1,94 @@
+"""What the LASSO took: its path, its cross-validation, and the features that stayed (paper, Figures 6 and 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from models.report import style
+from models.report.figure_data import LassoPath
+
+MOST_FEATURES = 25
+
+
+def lasso(path: LassoPath, kind: str) -> Figure:
+    """Left: coefficients over the penalty; right: cross-validated error with one SD over the folds."""
+    figure, (left, right) = style.panels(2, width=5.2, height=3.6)
+    order = np.argsort(np.asarray(path["lambdas"], dtype=np.float64))
+    lambdas = np.asarray(path["lambdas"], dtype=np.float64)[order]
+    chosen = float(path["chosen"])
+    at = int(np.argmin(np.abs(np.log(lambdas) - np.log(chosen))))
+    kept = 0
+    for coefficients in path["paths"].values():
+        values = np.asarray(coefficients, dtype=np.float64)[order]
+        stays = values[at] != 0
+        kept += int(stays)
+        colour = (style.BLUE if values[at] > 0 else style.VERMILLION) if stays else style.PALE
+        left.plot(lambdas, values, color=colour, linewidth=1.2 if stays else 0.7, zorder=3 if stays else 1)
+    left.axhline(0, color=style.GREY, linewidth=0.8)
+    left.plot([], [], color=style.BLUE, label="kept, raises the risk")
+    left.plot([], [], color=style.VERMILLION, label="kept, lowers the risk")
+    left.plot([], [], color=style.PALE, label="left out at the chosen λ")
+    left.set(ylabel="Coefficient (per SD)", title=f"{style.model_name(kind)}: LASSO path")
+    left.legend(loc="best", fontsize=7.5)
+
+    mean = np.asarray(path["cv_mean"], dtype=np.float64)[order]
+    sd = np.asarray(path["cv_sd"], dtype=np.float64)[order]
+    colour = style.COLOURS.get(kind, style.BLUE)
+    right.fill_between(lambdas, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0, label="± 1 SD over folds")
+    right.plot(lambdas, mean, color=colour, label="mean over folds")
+    right.set(ylabel="Mean squared error", title=f"{style.model_name(kind)}: cross-validation")
+    _features_on_top(right, path, order, lambdas)
+    for ax in (left, right):
+        ax.set_xscale("log")
+        ax.set_xlabel("Penalty λ")
+        label = f"chosen λ = {chosen:.3g}, {kept} feature{'s' if kept != 1 else ''}"
+        ax.axvline(chosen, color=style.INK, linewidth=1, linestyle=(0, (3, 2)), label=label)
+    right.legend(loc="best", fontsize=7.5)
+    return figure
+
+
+def ranking(features: Sequence[tuple[str, float]], weight: str, title: str) -> Figure:
+    """Bars, largest absolute weight on top; blue raises the risk, vermillion lowers it."""
+    listed = sorted(features, key=lambda pair: -abs(pair[1]))[:MOST_FEATURES][::-1]
+    height = 0.9 + 0.36 * max(len(listed), 2)
+    figure = Figure(figsize=(7.6, height), layout="constrained")
+    ax = figure.subplots()
+    values = np.array([value for _, value in listed])
+    ax.barh(range(len(listed)), values, color=np.where(values > 0, style.BLUE, style.VERMILLION), height=0.62)
+    ax.axvline(0, color=style.GREY, linewidth=0.8)
+    parts = [style.feature_parts(name) for name, _ in listed]
+    ax.set_yticks(range(len(listed)), [f"{f}\n{where}" if where else _short(f) for f, where in parts])
+    ax.tick_params(axis="y", length=0, labelsize=7.5)
+    ax.set(xlabel=weight, title=title, ylim=(-0.6, len(listed) - 0.4))
+    ax.title.set_horizontalalignment("left")
+    ax.title.set_x(0)
+    if len(features) > MOST_FEATURES:
+        ax.annotate(
+            f"the {MOST_FEATURES} largest of {len(features)}",
+            (1, 0),
+            xycoords="axes fraction",
+            ha="right",
+            va="bottom",
+            fontsize=7.5,
+            color=style.GREY,
+        )
+    return figure
+
+
+def _features_on_top(ax: Axes, path: LassoPath, order: np.ndarray, lambdas: np.ndarray) -> None:
+    """A second axis above: how many features each penalty leaves."""
+    counts = (np.array([np.asarray(c, dtype=np.float64)[order] for c in path["paths"].values()]) != 0).sum(axis=0)
+    spots = np.unique(np.linspace(0, lambdas.size - 1, 7).round().astype(int))
+    top = ax.secondary_xaxis("top")
+    top.set_xticks(lambdas[spots], [str(counts[i]) for i in spots])
+    top.set_xticks([], minor=True)
+    top.tick_params(length=2, labelsize=7)
+    top.set_xlabel("features left", fontsize=7.5)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 48 else f"{name[:22]}…{name[-25:]}"

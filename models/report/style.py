@@ -1,0 +1,155 @@
+"""How everything in the report looks and what it is called: palette, names, panels, and figures as SVG and PNG.
+
+Okabe and Ito's colours (2008), told apart with every common colour blindness; a second sign (dash, marker) goes
+with each, so that a black-and-white print can be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from feature_store.errors import UsageError
+from feature_store.vocabulary import Partition, parse_feature_name
+from models.evaluation.inputs import BoolArray, FloatArray
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+INK, GREY, PALE = "#22303c", "#7a8793", "#dfe4e8"
+
+MODELS = {
+    "rad": "Rad-sign",
+    "dl": "DL-sign",
+    "combined": "Combined",
+    "clinical": "Clinical only",
+    "size": "Size only",
+}
+COLOURS = {"rad": BLUE, "dl": VERMILLION, "combined": GREEN, "clinical": PURPLE, "size": GREY}
+DASHES = {"rad": "-", "dl": (0, (5, 1.5)), "combined": (0, (7, 1.5, 1.5, 1.5)), "clinical": ":", "size": (0, (1, 1))}
+MARKERS = {"rad": "o", "dl": "s", "combined": "D", "clinical": "^", "size": "v"}
+SIGNATURES = ("rad", "dl", "combined")
+
+PARTITIONS = {
+    Partition.TRAINING.value: "Training (nested out-of-fold)",
+    Partition.INTERNAL_VALIDATION.value: "Internal validation",
+    Partition.EXTERNAL_TEST.value: "External test",
+}
+
+_SETTINGS: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.hashsalt": "asdeg",
+    "svg.fonttype": "path",
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The report's look, for the time of drawing and saving; matplotlib's own settings come back after it."""
+    with matplotlib.rc_context(_SETTINGS):
+        yield
+
+
+def model_name(kind: str) -> str:
+    """``rad`` reads Rad-sign."""
+    return MODELS.get(kind, kind)
+
+
+def cohort_name(cohort: str) -> str:
+    """``external_test/leeds`` reads External test: leeds."""
+    partition, _, site = cohort.partition("/")
+    name = PARTITIONS.get(partition, partition)
+    return f"{name}: {site}" if site else name
+
+
+def feature_parts(name: str) -> tuple[str, str]:
+    """A feature's own name and where it was measured: (wavelet-HHH_gldm_…, t2_sag, intervertebral disc)."""
+    try:
+        roi, feature = parse_feature_name(name)
+    except UsageError:
+        return name, ""
+    where = [roi.sequence, roi.structure.replace("_", " ")]
+    where += [part for part in (roi.level, roi.side) if part not in ("all", "both")]
+    return feature, ", ".join(where)
+
+
+def shown(predictions: pd.DataFrame, partition: str, kind: str) -> tuple[BoolArray, FloatArray] | None:
+    """Outcomes and probabilities of one partition's patients that have one; None where nobody has."""
+    if kind not in predictions:
+        return None
+    rows = predictions[(predictions["partition"] == partition) & predictions[kind].notna()]
+    if rows.empty:
+        return None
+    return rows["outcome"].to_numpy(dtype=np.float64) == 1, rows[kind].to_numpy(dtype=np.float64)
+
+
+def partitions_of(predictions: pd.DataFrame) -> list[str]:
+    """The partitions that have patients, in the order of the paper's tables; never the locked test."""
+    there = set(predictions["partition"])
+    return [name for name in PARTITIONS if name in there]
+
+
+def panels(columns: int, *, width: float = 3.5, height: float = 3.5, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels in inches, row by row."""
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+
+
+def empty(axes: Axes, message: str) -> None:
+    """Says in a panel why it is empty."""
+    axes.text(0.5, 0.5, message, ha="center", va="center", transform=axes.transAxes, color=GREY)
+
+
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Writes NAME.png and NAME.svg, the same bytes for the same figure; returns the SVG to put into a page."""
+    bitmap = BytesIO()
+    FigureCanvasAgg(figure).print_figure(
+        bitmap, format="png", dpi=160, facecolor="white", metadata={"Software": None}, bbox_inches="tight"
+    )
+    (folder / f"{name}.png").write_bytes(bitmap.getvalue())
+    vector = StringIO()
+    FigureCanvasSVG(figure).print_figure(
+        vector, format="svg", facecolor="white", metadata={"Date": None, "Creator": None}, bbox_inches="tight"
+    )
+    (folder / f"{name}.svg").write_text(vector.getvalue(), encoding="utf-8")
+    return inline(vector.getvalue(), name)
+
+
+def inline(svg: str, name: str) -> str:
+    """An SVG file as an element of an HTML page: no prologue, no metadata, no addresses, ids of its own."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-labelledby="{name}-caption" ', 1)

@@ -1,0 +1,230 @@
+"""The report's tables: metrics as texts in rows. A value that does not exist reads as a dash, never as a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from models.report.style import SIGNATURES, cohort_name, feature_parts, model_name
+
+DASH = "–"
+GROUPS = {
+    "training": "Training",
+    "internal_validation": "Internal validation",
+    "external_test": "External test",
+    "training/event": "Training, event",
+    "training/no_event": "Training, no event",
+}
+
+
+class Table(NamedTuple):
+    """Column heads, rows of texts, and how many of the first columns are names rather than numbers."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: int = 1
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A float with so many decimals; a dash for None, NaN and infinity."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:.{digits}f}"
+
+
+def with_ci(value: Any, interval: Sequence[float] | None, digits: int = 3) -> str:
+    """``0.812 (0.701–0.889)``."""
+    if interval is None or None in interval:
+        return number(value, digits)
+    return f"{number(value, digits)} ({number(interval[0], digits)}–{number(interval[1], digits)})"
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals, ``<0.001`` below that."""
+    if p is None or not math.isfinite(p):
+        return DASH
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def ordered(kinds: Iterable[str]) -> list[str]:
+    """Rad-sign, DL-sign, combined; then whatever else there is."""
+    kinds = list(kinds)
+    return [kind for kind in SIGNATURES if kind in kinds] + [kind for kind in kinds if kind not in SIGNATURES]
+
+
+def performance(signatures: Mapping[str, Any]) -> Table:
+    """Held-out performance at the signature's threshold, a row a signature and cohort."""
+    rows = []
+    for kind in ordered(signatures):
+        for cohort, m in signatures[kind]["cohorts"].items():
+            if cohort == "training":
+                continue
+            shares = [with_ci(m.get(k), m.get(f"{k}_ci"), 2) for k in ("accuracy", "sensitivity", "specificity", "f1")]
+            scores = [number(m.get(k), d) for k, d in _SCORES]
+            area = with_ci(m.get("auc"), m.get("auc_ci"))
+            size = f"{m.get('n', DASH)} / {m.get('events', DASH)}"
+            rows.append([model_name(kind), cohort_name(cohort), size, area, *shares, *scores])
+    heads = ["Signature", "Cohort", "n / events", "AUC (95 % CI)", "Accuracy", "Sensitivity", "Specificity", "F1"]
+    return Table([*heads, "Brier", "Slope", "Intercept", "Net benefit"], rows, 2)
+
+
+_SCORES = (("brier", 3), ("calibration_slope", 2), ("calibration_intercept", 2), ("net_benefit", 3))
+
+
+def training(signatures: Mapping[str, Any]) -> Table:
+    """What training is allowed to claim: the nested AUC. The apparent one stands beside it by name."""
+    rows = []
+    for kind in ordered(signatures):
+        signature = signatures[kind]
+        cohort = signature["cohorts"].get("training", {})
+        rows.append(
+            [
+                model_name(kind),
+                str(signature.get("classifier", DASH)).replace("_", " "),
+                str(signature.get("n_features", DASH)),
+                f"{signature['lambda']:.3g}" if signature.get("lambda") is not None else DASH,
+                f"{cohort.get('n', DASH)} / {cohort.get('events', DASH)}",
+                number(signature.get("nested_auc")),
+                number(cohort.get("apparent_auc")),
+                number(signature.get("threshold")),
+            ]
+        )
+    heads = ["Signature", "Classifier", "Features", "λ", "n / events", "Nested AUC", "Apparent AUC", "Threshold"]
+    return Table(heads, rows, 2)
+
+
+def references(baselines: Mapping[str, Any]) -> Table:
+    """Size-only and clinical-only, so that a signature's worth can be seen."""
+    rows = []
+    for kind, entry in baselines.items():
+        for cohort, m in entry.get("cohorts", entry).items():
+            if not isinstance(m, Mapping):
+                continue
+            area = with_ci(m.get("auc"), m.get("auc_ci"))
+            if cohort == "training":
+                nested = m.get("nested_auc", entry.get("nested_auc"))
+                area = f"{number(nested)} nested; {number(m.get('apparent_auc'))} apparent"
+            scores = [number(m.get(k), d) for k, d in _SCORES[:3]]
+            size = f"{m.get('n', DASH)} / {m.get('events', DASH)}"
+            rows.append([model_name(kind), cohort_name(cohort).partition(" (")[0], size, area, *scores])
+    return Table(["Model", "Cohort", "n / events", "AUC (95 % CI)", "Brier", "Slope", "Intercept"], rows, 2)
+
+
+def delong(comparisons: Sequence[Mapping[str, Any]]) -> Table:
+    """Paired differences of AUCs on held-out patients."""
+    rows = [
+        [
+            f"{model_name(row['a'])} − {model_name(row['b'])}",
+            cohort_name(row["cohort"]),
+            with_ci(row.get("auc_difference"), row.get("ci")),
+            p_value(row.get("p")),
+        ]
+        for row in comparisons
+    ]
+    return Table(["Comparison", "Cohort", "AUC difference (95 % CI)", "p (DeLong)"], rows, 2)
+
+
+def classifiers(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """All classifiers, best cross-validated AUC first, with the grid point that reached it."""
+    ranked = sorted(rows, key=lambda row: -float(row.get("cv_auc") or 0.0))
+    texts = [
+        [
+            str(row["name"]).replace("_", " "),
+            f"{number(row.get('cv_auc'))} ± {number(row.get('cv_auc_sd'))}",
+            ", ".join(f"{k} = {_plain(v)}" for k, v in (row.get("params") or {}).items()) or DASH,
+        ]
+        for row in ranked
+    ]
+    return Table(["Classifier", "CV AUC ± SD", "Chosen settings"], texts, 3)
+
+
+def features(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Selected features, largest coefficient first, and where each was measured."""
+    ranked = sorted(rows, key=lambda row: -abs(row.get("coefficient") or 0.0))
+    texts = [[*feature_parts(str(row["name"])), f"{row.get('coefficient') or 0.0:+.4f}"] for row in ranked]
+    return Table(["Feature", "Measured in", "Coefficient"], [[a, b or DASH, c] for a, b, c in texts], 2)
+
+
+def filters(steps: Mapping[str, Mapping[str, int]]) -> Table:
+    """How many columns each step of the selection left."""
+    names = list(dict.fromkeys(step for counts in steps.values() for step in counts))
+    rows = [[model_name(kind), *(str(counts.get(name, DASH)) for name in names)] for kind, counts in steps.items()]
+    return Table(["Signature", *(name.replace("_", " ") for name in names)], rows)
+
+
+def clinical(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Odds ratios of the clinical variables."""
+    texts = [
+        [
+            str(row["variable"]),
+            with_ci(row.get("odds_ratio"), row.get("ci"), 2),
+            p_value(row.get("p")),
+            "yes" if row.get("selected") else "no",
+        ]
+        for row in rows
+    ]
+    return Table(["Variable", "Odds ratio (95 % CI)", "p", "Selected"], texts)
+
+
+def baseline(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The baseline table: groups across, then p and standardised mean difference a contrast."""
+    if not rows:
+        return Table([], [])
+    groups = [g for g in GROUPS if any(g in cell for row in rows for cell in row["cells"])]
+    contrasts = list(dict.fromkeys((c["a"], c["b"]) for row in rows for c in row["contrasts"]))
+    heads = ["Variable", *(GROUPS[g] for g in groups)]
+    heads += [f"{_contrast_name(a, b)}: p (SMD)" for a, b in contrasts]
+    texts = []
+    for row in rows:
+        found = {(c["a"], c["b"]): f"{p_value(c['p'])} ({number(c['smd'], 2)})" for c in row["contrasts"]}
+        tests = [found.get(pair, DASH) for pair in contrasts]
+        title = f"{row['variable'].replace('_', ' ')}, {row['summary']}"
+        if row["kind"] == "continuous":
+            texts.append([title, *(row["cells"][0].get(g, DASH) for g in groups), *tests])
+        else:
+            texts.append([title, *("" for _ in groups), *tests])
+            for cell in row["cells"]:
+                texts.append([f"\u2003{cell['level']}", *(cell.get(g, DASH) for g in groups), *("" for _ in tests)])
+        if any(row["missing"].values()):
+            gaps = [str(row["missing"].get(g, 0)) for g in groups]
+            texts.append(["\u2003missing", *gaps, *("" for _ in tests)])
+    return Table(heads, texts)
+
+
+def tests_used(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line naming the tests behind the baseline table's p values."""
+    used = dict.fromkeys(c["test"] for row in rows for c in row["contrasts"])
+    return ", ".join(name for name in used if name != "not tested")
+
+
+def flat(entries: Mapping[str, Any], prefix: str = "") -> Table:
+    """Nested names and values as two columns."""
+    rows: list[list[str]] = []
+    for key, value in entries.items():
+        name = f"{prefix}{key.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            rows += [list(row) for row in flat(value, f"{name}: ").rows]
+        else:
+            rows.append([name, _plain(value)])
+    return Table(["", ""], rows)
+
+
+def _contrast_name(a: str, b: str) -> str:
+    if a == "training/event":
+        return "by outcome"
+    return f"training vs {b.partition('_')[0]}"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else DASH
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_plain(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return " – ".join(map(_plain, value)) if len(value) == 2 else ", ".join(map(_plain, value))
+    return str(value)

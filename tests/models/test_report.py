@@ -1,0 +1,355 @@
+"""The report on a made-up study: everything is there, nothing points outside, what is missing is left out."""
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import BaseModel
+from scipy.special import expit
+from sklearn.linear_model import lasso_path
+
+from feature_store.vocabulary import PAPER_ROIS, RESEARCH_USE
+from models.baseline import baseline_table
+from models.evaluation.auc import auc, delong_paired
+from models.evaluation.cohort_metrics import cohort_metrics
+from models.report.headline import recommend, warnings_of
+from models.report.render import write_report
+
+FOURTEEN = (
+    *("logistic_regression", "naive_bayes", "linear_svm", "poly_svm", "sigmoid_svm", "rbf_svm", "decision_tree"),
+    *("random_forest", "extra_trees", "xgboost", "adaboost", "lightgbm", "mlp", "gradient_boosting"),
+)
+
+
+class PhantomSettings(BaseModel):
+    seed: int = 0
+    n_folds: int = 10
+    grid: str = "quick"
+    phantom: bool = True
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the protocol hands over, as far as a report reads it."""
+
+    metrics: dict
+    predictions: pd.DataFrame
+    figure_data: dict
+    settings: PhantomSettings = field(default_factory=PhantomSettings)
+    warnings: list = field(default_factory=list)
+    failures: list = field(default_factory=list)
+
+
+def phantom_study(seed=0, n=(192, 83, 60), strengths=None):
+    """Predictions drawn with stated strengths; every metric by the real functions."""
+    rng = np.random.default_rng(seed)
+    strengths = strengths or {"rad": 0.9, "dl": 0.5, "combined": 1.1, "size": 0.3, "clinical": 0.4}
+    partition = np.repeat(["training", "internal_validation", "external_test"], n)
+    total = int(sum(n))
+    site = np.where(partition == "external_test", np.where(np.arange(total) % 2, "north", "south"), "home")
+    y = (rng.random(total) < 0.42).astype(int)
+    shared = rng.normal(size=total)
+    predictions = pd.DataFrame({"site": site, "patient_id": [f"p{i:04d}" for i in range(total)]})
+    predictions["partition"], predictions["outcome"] = partition, y
+    for kind, strength in strengths.items():
+        score = 0.6 * shared + 0.8 * rng.normal(size=total) + strength * (2 * y - 1)
+        predictions[kind] = expit(1.6 * strength * score - 0.3)
+
+    metrics = {"signatures": {}, "classifiers": {}, "baselines": {}, "delong": []}
+    data = {"lasso": {}, "filters": {}, "importance": {}, "nested_choice": {}}
+    for kind in ("rad", "dl", "combined"):
+        listed, lasso = _features(kind, rng)
+        threshold = 0.4
+        metrics["signatures"][kind] = {
+            "classifier": {"rad": "linear_svm", "dl": "adaboost", "combined": "mlp"}[kind],
+            "n_features": len(listed),
+            "lambda": None if lasso is None else lasso["chosen"],
+            "nested_auc": _auc(predictions, kind, "training"),
+            "threshold": threshold,
+            "features": listed,
+            "cohorts": {"training": {"n": n[0], "events": int(y[: n[0]].sum()), "apparent_auc": 0.97}}
+            | _held_out(predictions, kind, threshold),
+        }
+        metrics["classifiers"][kind] = [
+            {
+                "name": name,
+                "cv_auc": 0.55 + 0.25 * rng.random(),
+                "cv_auc_sd": 0.03 + 0.05 * rng.random(),
+                "params": {"C": 0.1, "gamma": "scale"} if "svm" in name else {"n_estimators": 200, "max_depth": 3},
+            }
+            for name in FOURTEEN
+        ]
+        data["nested_choice"][kind] = {"linear_svm": 6, "logistic_regression": 3, "mlp": 1}
+        if lasso is not None:
+            data["lasso"][kind] = lasso
+            data["filters"][kind] = {
+                "given": 6808,
+                "constant": 41,
+                "f_test": 733,
+                "correlation": 112,
+                "lasso": len(listed),
+            }
+    data["importance"]["combined"] = [
+        {"name": name, "importance": value}
+        for name, value in [("rad_sign", 0.9), ("dl_sign", 0.4), ("osteoporosis", 0.3), ("age", 0.1)]
+    ]
+    for kind in ("size", "clinical"):
+        metrics["baselines"][kind] = {
+            "nested_auc": _auc(predictions, kind, "training"),
+            "cohorts": {"training": {"n": n[0], "events": int(y[: n[0]].sum()), "apparent_auc": 0.66}}
+            | _held_out(predictions, kind, 0.4),
+        }
+    for cohort in ("internal_validation", "external_test"):
+        rows = predictions[predictions["partition"] == cohort]
+        for b in ("rad", "dl"):
+            if rows["outcome"].nunique() == 2:
+                pair = delong_paired(rows["outcome"], rows["combined"], rows[b])
+                entry = {"a": "combined", "b": b, "cohort": cohort, "auc_difference": pair.difference}
+                metrics["delong"].append(entry | {"ci": list(pair.ci), "p": pair.p})
+    permuted = rng.normal(0.5, 0.06, 20)
+    half = 1.96 * permuted.std(ddof=1) / np.sqrt(20)
+    metrics["leakage_check"] = {
+        **{"passed": True, "signature": "combined", "cohort": "external_test", "n_permutations": 20},
+        "permuted_auc_mean": permuted.mean(),
+        "permuted_auc_ci": [permuted.mean() - half, permuted.mean() + half],
+    }
+    clinical = pd.DataFrame(
+        {
+            "age": rng.normal(61, 9, total) + 2 * y,
+            "bmi": rng.lognormal(3.2, 0.12, total),
+            "sex": np.where(rng.random(total) < 0.55, "female", "male"),
+            "surgical_segments": rng.choice([1, 2, 3], total, p=[0.55, 0.4, 0.05]),
+            "osteoporosis": np.where(rng.random(total) < 0.2 + 0.2 * y, "yes", "no"),
+            "diagnosis": rng.choice(["stenosis", "spondylolisthesis", "disc herniation"], total),
+        }
+    )
+    clinical.loc[3:6, "bmi"] = np.nan
+    metrics["baseline_table"] = baseline_table(clinical, partition, y)
+    metrics["clinical"] = [
+        {"variable": "osteoporosis", "odds_ratio": 2.41, "ci": [1.32, 4.4], "p": 0.004, "selected": True},
+        {"variable": "age (per SD)", "odds_ratio": 1.22, "ci": [0.92, 1.62], "p": 0.17, "selected": False},
+        {"variable": "sex: male", "odds_ratio": 0.9, "ci": [0.5, 1.6], "p": 0.71, "selected": False},
+    ]
+    metrics["surgeons"] = {"kappa_ab": 0.52, "kappa_ab_ci": [0.4, 0.63], "external_test": {"mcnemar_p": 0.03}}
+    data["permuted_aucs"] = permuted.tolist()
+    data["flow"] = [
+        {"label": "Cases in the store", "n": 402, "excluded": {}},
+        {
+            "label": "Meet the inclusion rules",
+            "n": 361,
+            "excluded": {"prior spinal surgery": 22, "over 3 segments": 19},
+        },
+        {"label": "With a known outcome", "n": total, "excluded": {"follow-up window still open": 361 - total}},
+    ]
+    data["facts"] = {"seed": "0", "wall time": "4 min 12 s", "software": "asdeg 0.1.0"}
+    return Study(
+        metrics, predictions, data, warnings=["ct.vertebral_body.all.original_firstorder_Energy: heavy-tailed."]
+    )
+
+
+def _auc(predictions, kind, partition):
+    rows = predictions[predictions["partition"] == partition]
+    return auc(rows["outcome"], rows[kind])
+
+
+def _held_out(predictions, kind, threshold):
+    found = {}
+    for cohort in ("internal_validation", "external_test"):
+        rows = predictions[predictions["partition"] == cohort]
+        found[cohort] = cohort_metrics(rows["outcome"], rows[kind], threshold)
+        for site, of_site in rows.groupby("site") if cohort == "external_test" else ():
+            found[f"{cohort}/{site}"] = cohort_metrics(of_site["outcome"], of_site[kind], threshold)
+    return found
+
+
+def _features(kind, rng):
+    if kind == "combined":
+        return [{"name": name, "coefficient": None} for name in ("rad_sign", "dl_sign", "osteoporosis")], None
+    classes = ("glcm_Correlation", "gldm_DependenceVariance", "glszm_ZoneEntropy", "firstorder_Skewness")
+    names = [
+        PAPER_ROIS[i % 8].feature_name(f"wavelet-{'HL'[i % 2]}H{'LH'[i % 2]}_{classes[i % 4]}_{i}"[:-2])
+        + ("" if i < 8 else str(i))
+        if kind == "rad"
+        else f"PC{i + 1}"
+        for i in range(40)
+    ]
+    x = rng.normal(size=(150, 40))
+    y = x[:, :6] @ np.array([0.5, -0.4, 0.3, 0.2, -0.2, 0.1]) + rng.normal(size=150)
+    lambdas, coefficients, _ = lasso_path(x, y, eps=1e-2)
+    error = [np.mean((y - x @ c) ** 2) + 0.02 * (c != 0).sum() for c in coefficients.T]
+    at = int(np.argmin(error))
+    lasso = {
+        "lambdas": lambdas.tolist(),
+        "cv_mean": error,
+        "cv_sd": [0.12] * lambdas.size,
+        "chosen": float(lambdas[at]),
+        "paths": {name: values.tolist() for name, values in zip(names, coefficients, strict=True)},
+    }
+    kept = [
+        {"name": name, "coefficient": float(value)}
+        for name, value in zip(names, coefficients[:, at], strict=True)
+        if value
+    ]
+    return kept, lasso
+
+
+@pytest.fixture(scope="module")
+def study():
+    return phantom_study()
+
+
+@pytest.fixture(scope="module")
+def written(study, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    return write_report(study, out, "Three made-up hospitals")
+
+
+class _Page(HTMLParser):
+    """Collects tags with their attributes, and checks that they close."""
+
+    VOID = ("meta", "br", "hr", "img", "input", "link")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_four_parts_are_written(written, study):
+    out = written.parent
+    assert written.name == "report.html"
+    assert json.loads((out / "metrics.json").read_text())["signatures"].keys() == study.metrics["signatures"].keys()
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "predictions.parquet"), study.predictions, check_dtype=False)
+    drawn = {path.stem for path in (out / "figures").glob("*.svg")}
+    assert drawn == {path.stem for path in (out / "figures").glob("*.png")}
+    expected = {"flow", "auc", "roc", "decision", "classifiers", "clinical", "leakage", "lasso_rad", "lasso_dl"}
+    expected |= {f"{what}_{kind}" for what in ("roc", "calibration", "decision") for kind in ("rad", "dl", "combined")}
+    assert drawn == expected | {"ranking_rad", "ranking_dl", "importance_combined"}
+
+
+def test_the_page_stands_alone(written):
+    text = written.read_text(encoding="utf-8")
+    page = _Page(text)
+    assert page.open == []
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "img")]
+    addresses = [a.get(k, "") for _, a in page.tags for k in ("href", "src", "xlink:href")]
+    assert all(address.startswith("#") for address in addresses if address)
+    assert not re.search(r"https?://|@import|url\((?!#)", text)
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    wanted = {address[1:] for address in addresses if address} | set(re.findall(r"url\(#([^)]+)\)", text))
+    assert wanted <= set(ids)
+
+
+def test_a_reader_finds_every_part(written, study):
+    text = written.read_text(encoding="utf-8")
+    assert RESEARCH_USE in text
+    assert text.count("PHANTOM") >= 3
+    for name in FOURTEEN:
+        assert name.replace("_", " ") in text
+    external = study.metrics["signatures"]["combined"]["cohorts"]["external_test"]
+    low, high = external["auc_ci"]
+    assert f"{external['auc']:.3f} ({low:.3f}–{high:.3f})" in text
+    for feature in study.metrics["signatures"]["rad"]["features"]:
+        assert feature["name"].split(".")[-1] in text
+    assert "Apparent AUC" in text
+    assert "heavy-tailed" in text
+    assert "External test: north" in text
+    for patient in study.predictions["patient_id"]:
+        assert patient not in text
+
+
+def test_same_study_same_bytes(written, study, tmp_path):
+    again = write_report(study, tmp_path, "Three made-up hospitals")
+    for path in sorted(written.parent.rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (again.parent / path.relative_to(written.parent)).read_bytes(), path.name
+
+
+def test_a_title_is_text_and_a_real_study_is_no_phantom(study, tmp_path):
+    text = write_report(study, tmp_path, "<b>&", phantom=False).read_text(encoding="utf-8")
+    assert "&lt;b&gt;&amp;" in text
+    assert "PHANTOM" not in text
+
+
+def test_a_study_with_almost_nothing(tmp_path):
+    """One signature, training patients only, one feature, NaN in the metrics."""
+    full = phantom_study(n=(40, 0, 0), strengths={"rad": 0.8, "dl": 0.1, "combined": 0.1, "size": 0.1, "clinical": 0.1})
+    rad = full.metrics["signatures"]["rad"] | {"n_features": 1, "nested_auc": float("nan")}
+    rad["cohorts"] = {"training": rad["cohorts"]["training"]}
+    bare = Study(
+        {"signatures": {"rad": rad}},
+        full.predictions[["site", "patient_id", "partition", "outcome", "rad"]],
+        {},
+        settings=PhantomSettings(phantom=False),
+    )
+    text = write_report(bare, tmp_path, "Bare").read_text(encoding="utf-8")
+    assert "Rad-sign rests on a single feature." in text
+    assert "External test: no patients" in text
+    assert "Not run" in text
+    assert json.loads((tmp_path / "metrics.json").read_text())["signatures"]["rad"]["nested_auc"] is None
+
+
+def test_one_class_outside_and_missing_predictions(tmp_path):
+    study = phantom_study(n=(80, 40, 12))
+    rows = study.predictions["partition"] == "external_test"
+    study.predictions.loc[rows, "outcome"] = 1
+    study.predictions.loc[study.predictions.index[:7], "dl"] = np.nan
+    for kind in ("rad", "dl", "combined"):
+        study.metrics["signatures"][kind]["cohorts"] |= _held_out(study.predictions, kind, 0.4)
+    text = write_report(study, tmp_path, "One class").read_text(encoding="utf-8")
+    assert "External test: all 12 patients have the same outcome" in text
+
+
+def test_simplest_that_nothing_beats_is_recommended():
+    equal = phantom_study(strengths={"rad": 0.8, "dl": 0.8, "combined": 0.8})
+    assert recommend(equal.predictions).kind == "rad"
+    combined = phantom_study(strengths={"rad": 0.2, "dl": 0.2, "combined": 1.5})
+    assert recommend(combined.predictions).kind == "combined"
+    deep = phantom_study(strengths={"rad": 0.2, "dl": 1.2, "combined": 1.2})
+    assert recommend(deep.predictions).kind == "dl"
+    # Held-out patients have no say.
+    spoiled = combined.predictions.copy()
+    spoiled.loc[spoiled["partition"] != "training", "combined"] = 0.5
+    assert recommend(spoiled).kind == "combined"
+    assert recommend(spoiled[spoiled["partition"] != "training"]) is None
+
+
+def test_warnings_name_what_is_wrong():
+    quiet = "\n".join(warnings_of(phantom_study(strengths={"rad": 0.5, "dl": 0.3, "combined": 2.0, "size": 0.0})))
+    assert "combined model" not in quiet
+    assert "size" not in quiet
+
+    loud = phantom_study(strengths={"rad": 0.6, "dl": 0.6, "combined": 0.0, "size": 0.9, "clinical": 0.0})
+    path = loud.figure_data["lasso"]["rad"]
+    edges = {"rad": path | {"chosen": min(path["lambdas"])}, "dl": path | {"chosen": max(path["lambdas"])}}
+    check = loud.metrics["leakage_check"] | {"passed": False}
+    loud = replace(loud, figure_data={"lasso": edges}, metrics=loud.metrics | {"leakage_check": check})
+    loud.metrics["signatures"]["dl"]["n_features"] = 1
+    said = "\n".join(warnings_of(loud))
+    for part in (
+        "heavy-tailed",
+        "DL-sign rests on a single feature",
+        "Rad-sign: the chosen λ is the smallest",
+        "DL-sign: the chosen λ is the largest",
+        "External test: the combined model",
+        "does not beat the model of ROI size alone",
+        "leakage check failed",
+        "firm figures want about 100",
+    ):
+        assert part in said
