@@ -1,0 +1,185 @@
+"""Features of many patients as one float64 matrix, filled straight from the stored lists.
+
+Which column a row's values go to is decided from the keys; the numbers are then copied batch by batch
+from Arrow's buffers, without passing through Python objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.errors import FeaturesMissing, StoreError, UsageError
+from feature_store.rows import composite
+from feature_store.schemas import EMBEDDINGS, RADIOMICS, TableSchema
+from feature_store.snapshot import Snapshot
+from feature_store.vocabulary import RoiName
+
+ROI_COLUMNS = ("sequence", "structure", "level", "side", "segmentation")
+CASE_COLUMNS = ("site", "patient_id", "case_id")
+PATIENTS_BY_NAME = 2000  # more are cheaper to read by site
+
+
+@dataclass
+class FeatureMatrix:
+    """``values`` n × p, NaN where an ROI is missing or failed; ``names`` p full names; ``sets`` id to feature count."""
+
+    values: np.ndarray
+    names: list[str]
+    missing_rois: list[str]
+    refused_rows: int
+    sets: dict[str, int] = field(default_factory=dict)
+
+
+def read_matrix(
+    view: Snapshot, cases: Sequence[tuple[str, str, str]], feature_sets: Sequence[str], rois: Sequence[RoiName]
+) -> FeatureMatrix:
+    """Features of ``cases`` (site, patient_id, case_id), a column a feature of every ROI any of them has.
+
+    ``feature_sets`` holds ids of radiomics feature sets and of encoders. Rows of images made after the
+    surgery are refused (counted, never read). Raises UsageError where two radiomics feature sets have
+    values for the same ROI (their columns would have the same names), FeaturesMissing for an id that the
+    view does not know.
+    """
+    late = _after_surgery(view, cases)
+    known = _feature_names(view, feature_sets)
+    parts = []
+    for schema in (RADIOMICS, EMBEDDINGS):
+        ids = [name for name in feature_sets if known[name][0] is schema]
+        if ids:
+            parts.append(_Part(view, schema, ids, {i: known[i][1] for i in ids}, cases, rois, late))
+    width = sum(part.width for part in parts)
+    values = np.full((len(cases), width), np.nan)
+    start, names = 0, []
+    for part in parts:
+        part.fill(values[:, start : start + part.width])
+        start += part.width
+        names += part.names
+    present = {roi for part in parts for roi in part.rois}
+    return FeatureMatrix(
+        values=values,
+        names=names,
+        missing_rois=[str(roi) for roi in rois if roi not in present],
+        refused_rows=sum(part.refused for part in parts),
+        sets={name: len(known[name][1]) for name in feature_sets},
+    )
+
+
+class _Part:
+    """One values table: which rows are wanted, and the column block each goes to."""
+
+    def __init__(
+        self,
+        view: Snapshot,
+        schema: TableSchema,
+        ids: Sequence[str],
+        names: Mapping[str, Sequence[str]],
+        cases: Sequence[tuple[str, str, str]],
+        rois: Sequence[RoiName],
+        late: pa.Array,
+    ) -> None:
+        kind = schema.key[-1]
+        self._heads = view.heads(schema.name, _where(cases, rois, kind, ids))
+        self._names = [names[name] for name in ids]
+        self.width, self.refused = 0, 0
+        self.names: list[str] = []
+        self.rois: set[RoiName] = set()
+        self._starts: dict[int, int] = {}
+        if self._heads is None:
+            return
+        keys = self._heads.keys
+        self._case = _position(composite(keys, CASE_COLUMNS), _composite(CASE_COLUMNS, cases))
+        roi = _position(composite(keys, ROI_COLUMNS), _composite(ROI_COLUMNS, [_roi_row(roi) for roi in rois]))
+        set_at = _position(composite(keys, [kind]), _composite([kind], [(name,) for name in ids]))
+        wanted = (self._case >= 0) & (roi >= 0) & (set_at >= 0)
+        refused = wanted & np.asarray(pc.is_in(composite(keys, (*CASE_COLUMNS, "sequence")), value_set=late))
+        self.refused = int(refused.sum())
+        self._block = np.where(wanted & ~refused, set_at * len(rois) + roi, -1)
+        for block in np.unique(self._block[self._block >= 0]).tolist():
+            which, at = divmod(block, len(rois))
+            if schema is RADIOMICS and rois[at] in self.rois:
+                raise UsageError(
+                    f"Two feature sets have values for {rois[at]}.", action="Ask for one feature set a sequence."
+                )
+            self.rois.add(rois[at])
+            self._starts[block] = self.width
+            full = self._names[which] if schema is RADIOMICS else [f"{ids[which]}_{n}" for n in self._names[which]]
+            self.names += [rois[at].feature_name(feature) for feature in full]
+            self.width += len(full)
+        self._lengths = {block: len(self._names[block // len(rois)]) for block in self._starts}
+
+    def fill(self, out: np.ndarray) -> None:
+        if self._heads is None or not self._starts:
+            return
+        row = 0
+        for batch in self._heads.batches(["values"]):
+            blocks = self._block[row : row + len(batch)]
+            cases = self._case[row : row + len(batch)]
+            row += len(batch)
+            cells = batch.column("values")
+            has_values = cells.is_valid().to_numpy(zero_copy_only=False)
+            for block in np.unique(blocks[(blocks >= 0) & has_values]).tolist():
+                rows = np.flatnonzero((blocks == block) & has_values)
+                length, start = self._lengths[block], self._starts[block]
+                chosen = cells if len(rows) == len(cells) else cells.take(pa.array(rows))
+                flat = chosen.flatten().to_numpy(zero_copy_only=False)
+                if (np.diff(chosen.offsets.to_numpy()) != length).any():
+                    raise StoreError(
+                        "A row of values does not have its feature set's length.",
+                        action="Extract those cases again.",
+                    )
+                out[cases[rows], start : start + length] = flat.reshape(len(rows), length)
+
+
+def _where(
+    cases: Sequence[tuple[str, str, str]], rois: Sequence[RoiName], kind: str, ids: Sequence[str]
+) -> dict[str, list[str]]:
+    where = {"site": sorted({case[0] for case in cases}), kind: list(ids)}
+    patients = sorted({case[1] for case in cases})
+    if len(patients) <= PATIENTS_BY_NAME:
+        where["patient_id"] = patients
+    for i, column in enumerate(ROI_COLUMNS):
+        where[column] = sorted({_roi_row(roi)[i] for roi in rois})
+    return where
+
+
+def _roi_row(roi: RoiName) -> tuple[str, ...]:
+    return (roi.sequence, roi.structure, roi.level, str(roi.side), roi.segmentation)
+
+
+def _composite(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Array:
+    arrays = [pa.array([row[i] for row in rows], pa.string()) for i in range(len(columns))]
+    return composite(pa.table(arrays, names=list(columns)), columns)
+
+
+def _position(values: pa.Array, among: pa.Array) -> np.ndarray:
+    return np.asarray(pc.fill_null(pc.index_in(values, value_set=among), -1)).astype(np.int64)
+
+
+def _after_surgery(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Array:
+    """Case and sequence of the images that were made after the surgery."""
+    where: dict[str, list[str]] = {"site": sorted({case[0] for case in cases})}
+    if len(cases) <= PATIENTS_BY_NAME:
+        where["patient_id"] = sorted({case[1] for case in cases})
+    columns = [*CASE_COLUMNS, "sequence", "days_from_index"]
+    series = view.table("series", columns, where)
+    late = series.filter(pc.greater(series["days_from_index"], 0))
+    return composite(late, (*CASE_COLUMNS, "sequence"))
+
+
+def _feature_names(view: Snapshot, ids: Sequence[str]) -> dict[str, tuple[TableSchema, list[str]]]:
+    known: dict[str, tuple[TableSchema, list[str]]] = {}
+    for row in view.table("feature_sets", ["feature_set", "feature_names"], {"feature_set": list(ids)}).to_pylist():
+        known[row["feature_set"]] = (RADIOMICS, row["feature_names"])
+    for row in view.table("encoders", ["encoder", "dimension"], {"encoder": list(ids)}).to_pylist():
+        known[row["encoder"]] = (EMBEDDINGS, [f"{i:03d}" for i in range(row["dimension"])])
+    if missing := sorted(set(ids) - set(known)):
+        raise FeaturesMissing(
+            f"Nothing had been extracted with {', '.join(missing)} as of push {view.sequence}.",
+            action="Extract first; a cohort frozen before that has to be frozen again.",
+        )
+    return known

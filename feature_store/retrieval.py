@@ -1,0 +1,144 @@
+"""Tables for learning and for scoring, point-in-time and free of leaks.
+
+A training table is read as of the push its cohort was frozen at: nothing committed later is in it, so
+the same call gives the same numbers a year later. Predictors from after the surgery are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from feature_store.cohorts import MEMBER_COLUMNS, Cohort, load_cohort
+from feature_store.errors import NotFound, UsageError
+from feature_store.matrix import read_matrix
+from feature_store.snapshot import Snapshot
+from feature_store.vocabulary import PAPER_ROIS, PRIMARY_SEGMENTATION, Partition, RoiName
+
+CLINICAL_COLUMNS = ("age", "sex", "bmi", "surgical_segments", "osteoporosis", "diagnosis")
+TEXT_COLUMNS = ("sex", "diagnosis")
+
+
+@dataclass(frozen=True)
+class TrainingTable:
+    """``patients`` (site, patient_id, case_id, partition, outcome) and ``features`` (float64) row by row.
+
+    ``sources`` says where it came from: cohort, version, as_of, rule, feature sets, ROIs nobody has, and
+    how many rows were refused because their image was made after the surgery.
+    """
+
+    patients: pd.DataFrame
+    features: pd.DataFrame
+    sources: dict[str, Any]
+
+
+def training_table(
+    snapshot: Snapshot,
+    cohort: str,
+    feature_sets: Sequence[str],
+    *,
+    version: int | None = None,
+    rois: Sequence[RoiName] = PAPER_ROIS,
+    segmentation: str = PRIMARY_SEGMENTATION,
+    as_of: int | None = None,
+    allow_in_sample: bool = False,
+) -> TrainingTable:
+    """One row a patient of the frozen cohort, one column a feature, by full name.
+
+    ``feature_sets`` are ids of radiomics feature sets and encoders; an embedding's columns are
+    ``sequence.structure.level.ENCODER_000`` and so on. NaN where a patient lacks an ROI; an ROI that no
+    patient has gives no columns and is named in ``sources``. ``as_of`` (a push sequence; default: the
+    cohort's own) may look at another moment. An encoder that was fitted on patients it is to be judged
+    or trained on with outcomes is refused unless ``allow_in_sample``.
+
+    Raises NotFound (cohort), FeaturesMissing (nothing extracted as of then), UsageError.
+    """
+    frozen = load_cohort(snapshot, cohort, version)
+    view = snapshot.at(frozen.as_of if as_of is None else as_of)
+    if not allow_in_sample:
+        _refuse_in_sample(view, frozen, feature_sets)
+    wanted = [replace(roi, segmentation=segmentation) for roi in rois]
+    members = frozen.members
+    cases = list(zip(members["site"], members["patient_id"], members["case_id"], strict=True))
+    matrix = read_matrix(view, cases, feature_sets, wanted)
+    return TrainingTable(
+        patients=members[MEMBER_COLUMNS].copy(),
+        features=pd.DataFrame(matrix.values, columns=matrix.names, copy=False),
+        sources={
+            "cohort": frozen.name,
+            "version": frozen.version,
+            "as_of": view.sequence,
+            "rule": frozen.rule,
+            "feature_sets": matrix.sets,
+            "segmentation": segmentation,
+            "missing_rois": matrix.missing_rois,
+            "refused_rows": matrix.refused_rows,
+        },
+    )
+
+
+def clinical_table(
+    snapshot: Snapshot, cohort: str, version: int | None = None, *, as_of: int | None = None
+) -> pd.DataFrame:
+    """CLINICAL_COLUMNS of the cohort's patients, in the order of :func:`training_table`.
+
+    Numbers (osteoporosis as 0 and 1) are float64 with NaN, texts are objects with None where unknown.
+    """
+    frozen = load_cohort(snapshot, cohort, version)
+    view = snapshot.at(frozen.as_of if as_of is None else as_of)
+    sites = sorted(set(frozen.members["site"]))
+    rows = view.table("clinical", where={"site": sites}).to_pylist()
+    found = {
+        (row["site"], row["patient_id"], row["case_id"]): row
+        for row in rows
+        if row["days_from_index"] is None or row["days_from_index"] <= 0
+    }
+    keys = zip(frozen.members["site"], frozen.members["patient_id"], frozen.members["case_id"], strict=True)
+    values = [found.get(key, {}) for key in keys]
+    table = {}
+    for name in CLINICAL_COLUMNS:
+        column = [row.get(name) for row in values]
+        if name in TEXT_COLUMNS:
+            table[name] = pd.Series(column, dtype=object)
+        else:
+            table[name] = pd.Series([np.nan if v is None else float(v) for v in column], dtype="float64")
+    return pd.DataFrame(table)
+
+
+def patient_features(
+    snapshot: Snapshot,
+    site: str,
+    patient_id: str,
+    feature_sets: Sequence[str],
+    rois: Sequence[RoiName] = PAPER_ROIS,
+) -> dict[str, float]:
+    """One patient's features by full name, the same numbers as in a training table.
+
+    Only ROIs that have values are there. Raises NotFound where the site has no such patient.
+    """
+    heads = snapshot.heads("cases", {"site": site, "patient_id": patient_id})
+    if heads is None or not len(heads.keys):
+        raise NotFound("There is no such patient.", action="Send the case first.")
+    newest = max(heads.keys.to_pylist(), key=lambda row: (row["push_sequence"], row["case_id"]))
+    matrix = read_matrix(snapshot, [(site, patient_id, newest["case_id"])], feature_sets, rois)
+    named = zip(matrix.names, matrix.values[0].tolist(), strict=True)
+    return {name: value for name, value in named if not np.isnan(value)}
+
+
+def _refuse_in_sample(view: Snapshot, cohort: Cohort, feature_sets: Sequence[str]) -> None:
+    columns = ["encoder", "outcomes_seen", "patients_seen"]
+    names = cohort.members["site"] + "/" + cohort.members["patient_id"]
+    tests = set(names[cohort.members["partition"] != Partition.TRAINING])
+    for row in view.table("encoders", columns, {"encoder": list(feature_sets)}).to_pylist():
+        seen = set(row["patients_seen"] or [])
+        # without outcomes an encoder may know the training patients' images, never the test patients'
+        count = len(seen & (set(names) if row["outcomes_seen"] else tests))
+        if count:
+            raise UsageError(
+                f"Encoder {row['encoder']} was fitted on {count} patients it would be used on.",
+                action="Use an encoder that has not seen them, or allow in-sample embeddings and say so.",
+            )
