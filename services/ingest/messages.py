@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from feature_store.errors import FollowUpError
 from feature_store.schemas import FOLLOW_UP
+from feature_store.vocabulary import DISCS
 
 CaseStateName = Literal["valid", "received", "validated", "extracted", "rejected"]
 
@@ -31,6 +32,7 @@ class CaseReceipt(BaseModel):
     sequences: list[str] = Field(description="sequences that can be used")
     rois: int = Field(description="regions of interest found")
     findings: list[Finding] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list, description="what does not exist though nothing is wrong")
 
 
 class CaseStatus(BaseModel):
@@ -55,6 +57,13 @@ class Measurement(BaseModel):
     disc_height_loss_pct: float | None = Field(None, ge=-100, le=100)
     ucla: int | None = Field(None, ge=1, le=4)
     pfirrmann: int | None = Field(None, ge=1, le=5)
+
+    @field_validator("level")
+    @classmethod
+    def _a_disc(cls, value: str) -> str:
+        if value not in DISCS:
+            raise ValueError("must be a disc, for example L3-L4")
+        return value
 
 
 class OutcomeReceipt(BaseModel):

@@ -1,0 +1,137 @@
+"""The one place that picks implementations: store, control database, handlers, applications."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from feature_store.control import ControlDatabase, default_url
+from feature_store.store import FeatureStore
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from services.selection.handler import SelectionHandler
+    from services.training.handler import TrainingHandler
+
+    from services.ingest.handler import IngestHandler
+    from services.scoring.handler import ScoringHandler
+    from services.scoring.score_log import ScoreLog
+    from services.training.releases import Releases
+
+SERVICES = ("ingest", "selection", "training", "scoring")
+
+
+@dataclass(frozen=True)
+class House:
+    """An open store with its control database; handlers are made when first asked for."""
+
+    settings: Settings
+    store: FeatureStore
+    control: ControlDatabase
+
+    @classmethod
+    def open(cls, settings: Settings, *, create: bool = False) -> House:
+        """Raises StoreNotFound where there is no store and ``create`` is not set."""
+        store = FeatureStore.open(settings.store, create=create)
+        return cls(settings, store, ControlDatabase.open(settings.control or default_url(settings.store)))
+
+    @cached_property
+    def ingest(self) -> IngestHandler:
+        from services.ingest.handler import IngestHandler
+
+        return IngestHandler(self.store, self.control)
+
+    @cached_property
+    def score_log(self) -> ScoreLog:
+        from services.scoring.score_log import ScoreLog
+
+        seconds, count = self.settings.score_flush_seconds, self.settings.score_flush_count
+        return ScoreLog(self.store, self.control, seconds=seconds, count=count)
+
+    @cached_property
+    def scoring(self) -> ScoringHandler:
+        from models import artefacts
+        from services.scoring.handler import ScoringHandler
+
+        return ScoringHandler(self.store, self.score_log, lambda name: artefacts.load(name, self.store.blobs))
+
+    @cached_property
+    def selection(self) -> SelectionHandler:
+        from services.selection.handler import SelectionHandler
+
+        return SelectionHandler(self.store)
+
+    @cached_property
+    def training(self) -> TrainingHandler:
+        from services.training.handler import TrainingHandler
+
+        return TrainingHandler(self.store)
+
+    @cached_property
+    def releases(self) -> Releases:
+        from services.training.releases import Releases
+
+        return Releases(self.store)
+
+    def app(self, service: str) -> FastAPI:
+        """The HTTP application of a service."""
+        return _BUILDERS[service](self)
+
+
+def _ingest_app(house: House) -> FastAPI:
+    from services.ingest.app import build_app
+    from services.ingest.archive import Limits
+
+    settings = house.settings
+    limits = Limits(settings.upload_limit_mb << 20, settings.unpacked_limit_mb << 20, settings.upload_entries)
+    return build_app(house.ingest, house.control, limits, settings.inbox)
+
+
+def _selection_app(house: House) -> FastAPI:
+    from infra.background import in_ray
+    from services.selection.app import build_app
+
+    return build_app(house.selection, house.control, in_ray(house.settings, "selection"))
+
+
+def _training_app(house: House) -> FastAPI:
+    from infra.background import in_ray
+    from services.training.app import build_app
+
+    return build_app(house.training, house.control, in_ray(house.settings, "training"))
+
+
+def _scoring_app(house: House) -> FastAPI:
+    from services.scoring.app import build_app
+    from services.training.release_routes import release_router
+
+    # Who answers scores also answers which signatures are current: one door, one view of the releases.
+    return build_app(
+        house.scoring,
+        house.control,
+        routers=(release_router(house.releases, house.control),),
+        openapi=lambda: openapi(house),
+    )
+
+
+_BUILDERS = {"ingest": _ingest_app, "selection": _selection_app, "training": _training_app, "scoring": _scoring_app}
+
+
+def openapi(house: House) -> dict[str, Any]:
+    """One OpenAPI document of all services."""
+    from fastapi.openapi.utils import get_openapi
+
+    from feature_store.vocabulary import RESEARCH_USE
+
+    whole: dict[str, Any] = {}
+    for service in SERVICES:
+        app = house.app(service)
+        part = get_openapi(title="asdeg", version="1", description=RESEARCH_USE, routes=app.routes)
+        whole.setdefault("openapi", part["openapi"])
+        whole.setdefault("info", part["info"])
+        whole.setdefault("paths", {}).update(part["paths"])
+        for kind, components in part.get("components", {}).items():
+            whole.setdefault("components", {}).setdefault(kind, {}).update(components)
+    return whole

@@ -1,0 +1,86 @@
+"""Features from images: ``extract`` for the store, ``radiomics`` for two files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from feature_store.errors import ExtractionError, UsageError
+from infra.cli.command import command
+from infra.cli.session import Session
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    command(app, "extract", example="asdeg extract")(extract)
+    command(app, "radiomics", example="asdeg radiomics ct.nii.gz ct_mask.nii.gz --labels 27,28 --out ct.csv")(radiomics)
+
+
+def extract(
+    session: Session,
+    feature_set: Annotated[str | None, typer.Option(help="One for all series.  [default: the study's]")] = None,
+    encoder: Annotated[str, typer.Option(help="vit_small, vit_base, an encoder's id, or none.")] = "vit_small",
+    rois: Annotated[Literal["all", "every"], typer.Option(help="Unions only, or every label as well.")] = "all",
+    site: Annotated[list[str] | None, typer.Option(help="Only this site's cases; may be repeated.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster.  [default: in-process]")] = None,
+) -> None:
+    """Compute the radiomics and embeddings that the store lacks. What is there already is left out."""
+    from pipelines.extraction import extract as run
+    from pipelines.extraction_plan import ExtractionSettings
+
+    house = session.house()
+    settings = ExtractionSettings(
+        feature_set=feature_set,
+        encoder=None if encoder == "none" else encoder,
+        rois=rois,
+        sites=tuple(site) if site else None,
+        retry_failed=retry_failed,
+        cpus=session.settings.num_cpus,
+        ray_address=ray_address or session.settings.ray_address or None,
+    )
+    with session.progress("extract") as progress:
+        report = run(
+            house.store,
+            settings,
+            house.control,
+            lambda done, total: progress(f"{done} of {total} ROIs", done / total if total else 1.0),
+        )
+    errors = ", ".join(f"{code} {count}" for code, count in report.errors.items())
+    session.result(
+        vars(report),
+        f"{report.done} ROIs extracted, {report.left_out} were there already, {report.failed} failed.",
+        *([f"Failures: {errors}"] if errors else []),
+        f"Cases: {', '.join(f'{count} {state}' for state, count in report.cases.items()) or 'none'}",
+    )
+    if report.failed:
+        raise ExtractionError(
+            f"{report.failed} ROIs have no features.", action="`asdeg cases` lists the reasons of each case."
+        )
+
+
+def radiomics(
+    session: Session,
+    image: Annotated[Path, typer.Argument(help="Any format SimpleITK reads, or a DICOM folder.")],
+    mask: Annotated[Path, typer.Argument(help="Label map on the image's grid.")],
+    out: Annotated[Path, typer.Option(help=".csv or .parquet; replaced if it exists.")],
+    labels: Annotated[str | None, typer.Option(help="Numbers with commas.  [default: every label there is]")] = None,
+    feature_set: Annotated[str, typer.Option(help="Extraction settings by name.")] = "pyradiomics-default",
+) -> None:
+    """Radiomics of two files, without a store: one row a label, column `label`, PyRadiomics' names."""
+    from pipelines.radiomics_table import radiomics_table, write_table
+
+    wanted = None
+    if labels is not None:
+        try:
+            wanted = [int(part) for part in labels.split(",")]
+        except ValueError:
+            raise UsageError("--labels are whole numbers with commas.", action="Write --labels 27,28.") from None
+    table = radiomics_table(image, mask, wanted, feature_set)
+    write_table(table, out)
+    session.result(
+        {"out": str(out), "rows": len(table), "features": len(table.columns) - 1},
+        f"{len(table)} labels, {len(table.columns) - 1} features: {out}",
+    )

@@ -1,0 +1,148 @@
+"""Training and what comes of it: ``select``, ``train``, ``runs``, ``report``, ``releases``, ``release``, …"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from infra.cli.command import command
+from infra.cli.session import Session
+from infra.cli.studies import SUMMARY_COLUMNS, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.study_settings import StudySettings
+    from services.training.messages import ReleaseEntry
+
+CohortFile = Annotated[Path | None, typer.Option("--cohort", help="cohort.yaml; without it every labelled patient.")]
+Grid = Annotated[Literal["quick", "standard"] | None, typer.Option(help="Grids.  [default: standard]")]
+Permutations = Annotated[int | None, typer.Option(min=0, help="Permuted-outcome runs.  [default: 20]")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.  [default: 0]")]
+RunId = Annotated[str, typer.Argument(help="As `asdeg runs` lists it.")]
+Reason = Annotated[str | None, typer.Option(help="Why, for the records.")]
+Name = Annotated[str, typer.Option("--by", help="Who decides, for the records.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    command(app, "select", example="asdeg select --cohort cohort.yaml")(select)
+    command(app, "train", example="asdeg train --cohort cohort.yaml --grid quick")(train)
+    command(app, "runs", example="asdeg runs")(runs)
+    command(app, "report", example="asdeg report RUN_ID --out ./report")(report)
+    command(app, "release", example="asdeg release RUN_ID --reason 'first release'")(release)
+    command(app, "rollback", example="asdeg rollback --kind combined")(rollback)
+    command(app, "recall", example="asdeg recall 8f3a1c9b --reason 'trained on a wrong label'")(recall)
+    command(app, "releases", example="asdeg releases")(releases)
+
+
+def select(session: Session, cohort: CohortFile = None, grid: Grid = None, seed: Seed = None) -> None:
+    """Fit the selectors of Rad-sign and DL-sign on the cohort's training patients."""
+    from services.cohort_plan import load_plan
+    from services.selection.messages import SelectRequest
+
+    request = SelectRequest(cohort=load_plan(cohort), study=_study(session, grid, None, seed))
+    handler = session.house().selection
+    run_id = handler.begin(request)
+    with session.progress("select") as progress:
+        status = handler.execute(run_id, progress)
+    selected = (status.metrics or {}).get("selectors", {})
+    lines = [f"{kind}: {found['n_features']} features" for kind, found in selected.items()]
+    session.result(status.model_dump(), *lines, f"Run: {status.run_id}")
+
+
+def train(
+    session: Session,
+    cohort: CohortFile = None,
+    selection_run: Annotated[str | None, typer.Option(help="Take over this run's cohort and recipe.")] = None,
+    grid: Grid = None,
+    permutations: Permutations = None,
+    seed: Seed = None,
+) -> None:
+    """Train the three signatures and write the report; nothing is released by it."""
+    from services.cohort_plan import load_plan
+    from services.training.messages import TrainRequest
+
+    study = _study(session, grid, permutations, seed)
+    request = TrainRequest(cohort=load_plan(cohort), study=study, selection_run=selection_run)
+    handler = session.house().training
+    run_id = handler.begin(request)
+    with session.progress("train") as progress:
+        status = handler.execute(run_id, progress)
+    if session.as_json:
+        session.json(status)
+        return
+    session.table("Signatures", SUMMARY_COLUMNS, summary(status.metrics or {}))
+    print(f"Run: {status.run_id}")
+    print(f"Next: asdeg report {status.run_id} --out ./report; asdeg release {status.run_id}")
+
+
+def runs(session: Session) -> None:
+    """List selection and training runs."""
+    from services.runs import list_runs
+
+    columns = ("run_id", "state", "cohort", "version", "wall_s", "error")
+    rows = [status.model_dump() for status in list_runs(session.house().store)]
+    session.table("Runs", columns, rows)
+
+
+def report(
+    session: Session,
+    run_id: RunId,
+    out: Annotated[Path, typer.Option(help="Folder the report is written to; files of it are replaced.")] = Path(
+        "report"
+    ),
+) -> None:
+    """Write a run's report: report.html, metrics.json, predictions.parquet and the figures."""
+    files = session.house().training.write_report_files(run_id, out)
+    session.result({"run_id": run_id, "files": [str(path) for path in files]}, f"Report: {out / 'report.html'}")
+
+
+def release(session: Session, run_id: RunId, reason: Reason = None, by: Name = "command line") -> None:
+    """Make a run's signatures the ones that answer."""
+    _entries(session, session.house().releases.release(run_id, by=by, reason=reason))
+
+
+def rollback(
+    session: Session,
+    kind: Annotated[
+        Literal["rad", "dl", "combined"] | None, typer.Option(help="Only this kind.  [default: all]")
+    ] = None,
+    reason: Reason = None,
+    by: Name = "command line",
+) -> None:
+    """Go back to the signatures that were current before."""
+    _entries(session, session.house().releases.rollback(kind, by=by, reason=reason))
+
+
+def recall(
+    session: Session,
+    signature: Annotated[str, typer.Argument(help="Its content hash, or the first 8 digits or more.")],
+    reason: Reason = None,
+    by: Name = "command line",
+) -> None:
+    """Take a signature out for ever; the one before it answers again."""
+    _entries(session, session.house().releases.recall(signature, by=by, reason=reason))
+
+
+def releases(session: Session) -> None:
+    """List the history of releases; `current` marks what answers now."""
+    _entries(session, session.house().releases.entries())
+
+
+def _entries(session: Session, entries: Sequence[ReleaseEntry]) -> None:
+    columns = ("kind", "action", "signature", "run_id", "released_by", "reason", "current")
+    rows = [entry.model_dump() for entry in entries]
+    if not session.as_json:
+        for row in rows:
+            row["signature"] = (row["signature"] or "")[:16]
+    session.table("Releases", columns, rows)
+
+
+def _study(session: Session, grid: str | None, permutations: int | None, seed: int | None) -> StudySettings:
+    from models.study_settings import StudySettings
+
+    chosen = session.settings.but(grid=grid, permutations=permutations, seed=seed)
+    return StudySettings(seed=chosen.seed, grid=chosen.grid, permutations=chosen.permutations)

@@ -1,0 +1,106 @@
+"""The services and who may use them: ``serve``, ``keys``, ``score``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from feature_store.errors import UsageError
+from infra.cli.command import command
+from infra.cli.session import Session
+
+Role = Literal["site", "application", "scientist"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    command(app, "score", example="asdeg score p001 --site site_a --kind combined")(score)
+    command(app, "serve", example="asdeg serve --port 8000")(serve)
+    keys = typer.Typer(
+        help="Keys of sites, applications and scientists.\n\nExample: asdeg keys list", no_args_is_help=True
+    )
+    app.add_typer(keys, name="keys")
+    command(keys, "add", example="asdeg keys add pacs-a --role site --site site_a")(add_key)
+    command(keys, "list", example="asdeg keys list")(list_keys)
+
+
+def score(
+    session: Session,
+    patient_id: Annotated[str, typer.Argument(help="The pseudonym the site pushed the case under.")],
+    site: Annotated[str, typer.Option(help="The patient's site.")],
+    kind: Annotated[Literal["rad", "dl", "combined"], typer.Option(help="Which signature.")] = "combined",
+) -> None:
+    """Ask a current signature for a patient's risk; the answer is kept, as over HTTP."""
+    house = session.house()
+    answer = house.scoring.score(kind, site, patient_id, asked_by="command line")
+    house.score_log.flush()
+    if session.as_json:
+        session.json(answer)
+        return
+    verdict = "high risk" if answer.high_risk else "not high risk"
+    print(f"{answer.probability:.1%} ({verdict} at the threshold of {answer.threshold:.1%})")
+    print(f"signature {answer.kind} {answer.signature[:16]}; answer {answer.score_id}")
+    for mover in answer.moved_by:
+        print(f"  {mover.effect:+.3f}  {mover.name}")
+    print(answer.research_use)
+
+
+def serve(
+    session: Session,
+    host: Annotated[str | None, typer.Option(help="Interface to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.  [default: 8000]")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster.  [default: in-process]")] = None,
+) -> None:
+    """Start ingest, selection, training and scoring over HTTP, until Ctrl-C."""
+    import signal
+    import threading
+
+    from infra.serve import start, stop
+
+    settings = session.settings.but(host=host, port=port, ray_address=ray_address)
+    house = Session(settings, session.as_json).house(create=True)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    session.note("Starting the services (about 15 seconds) …")
+    door = start(settings)
+    try:
+        keys = house.control.credentials()
+        hint = 'curl -s -X POST -H "Authorization: Bearer $KEY" -H "Content-Type: application/json"'
+        session.result(
+            {"url": door.url, "docs": f"{door.url}/docs", "store": house.store.uri, "keys": len(keys)},
+            f"Serving {house.store.uri}",
+            f"  {door.url}/docs    what can be asked",
+            f"  {door.url}/readyz  which signatures answer",
+            f'  {hint} -d \'{{"site": "SITE", "patient_id": "PATIENT"}}\' {door.url}/v1/scores/combined',
+            *(() if keys else ("No key exists yet. Make one: asdeg keys add my-app --role application",)),
+            "Ctrl-C stops.",
+        )
+        while not stopped.wait(1.0):
+            pass
+    finally:
+        session.note("Stopping …")
+        stop(door)
+
+
+def add_key(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="Whose key it is, for the records.")],
+    role: Annotated[Role, typer.Option(help="What the key may do.")],
+    site: Annotated[str | None, typer.Option(help="Needed for role site; narrows an application.")] = None,
+) -> None:
+    """Make a key. It is shown once; only its hash is kept."""
+    if role == "site" and not site:
+        raise UsageError("A key of role site needs its site.", action="Add --site SITE.")
+    if role == "scientist" and site:
+        raise UsageError("A scientist's key belongs to no site.", action="Leave --site out.")
+    key = session.house(create=True).control.add_credential(name, role, site)
+    session.result({"name": name, "role": role, "site": site, "key": key}, key)
+
+
+def list_keys(session: Session) -> None:
+    """List whose keys exist (never the keys)."""
+    found = session.house().control.credentials()
+    rows = [{"name": entry.name, "role": entry.role, "site": entry.site} for entry in found]
+    session.table("Keys", ("name", "role", "site"), rows)

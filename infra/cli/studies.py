@@ -1,0 +1,88 @@
+"""``asdeg study``: the whole protocol on feature tables the user already has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from infra.cli.command import command
+from infra.cli.session import Session
+
+Table = Annotated[Path | None, typer.Option(help="CSV or Parquet, one row a patient, with patient_id.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    command(app, "study", example="asdeg study --radiomics rad.parquet --outcome outcome.csv --out results")(study)
+
+
+def study(
+    session: Session,
+    outcome: Annotated[Path, typer.Option(help="patient_id, outcome (0/1), cohort (training, …), optionally site.")],
+    out: Annotated[Path, typer.Option(help="Folder the results are written to; made if absent.")],
+    radiomics: Table = None,
+    deep: Table = None,
+    clinical: Table = None,
+    reads: Annotated[Path | None, typer.Option(help="Surgeons' readings: patient_id, A, B, C.")] = None,
+    repeats: Annotated[Path | None, typer.Option(help="Repeated segmentations, for the ICC filter.")] = None,
+    permutations: Annotated[int | None, typer.Option(min=0, help="Permuted-outcome runs.  [default: 20]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.  [default: 0]")] = None,
+    grid: Annotated[Literal["quick", "standard"] | None, typer.Option(help="Grids.  [default: standard]")] = None,
+) -> None:
+    """Run the study's whole protocol on feature tables.
+
+    Writes metrics.json, predictions.parquet, report.html and the figures to --out.
+    """
+    settings = session.settings.but(permutations=permutations, seed=seed, grid=grid)
+
+    from models.report import write_report
+    from models.study import run_study
+    from models.study_settings import StudySettings
+    from models.study_tables import from_files
+
+    chosen = StudySettings(seed=settings.seed, grid=settings.grid, permutations=settings.permutations)
+    tables = from_files(
+        radiomics=radiomics, deep=deep, clinical=clinical, outcome=outcome, reads=reads, repeats=repeats
+    )
+    with session.progress("study") as progress:
+        result = run_study(tables, chosen, progress)
+    report = write_report(result, out, "ASDeg study")
+    if session.as_json:
+        session.json(result.metrics)
+        return
+    session.table("Signatures", SUMMARY_COLUMNS, summary(result.metrics))
+    for warning in getattr(result, "warnings", []):
+        session.note(f"Warning: {warning}")
+    check = result.metrics.get("leakage_check") or {}
+    if check:
+        state = "passed" if check.get("passed") else "FAILED"
+        print(f"Leakage check {state}: mean AUC {check['permuted_auc_mean']:.3f} on permuted outcomes.")
+    print(f"Report: {report}")
+
+
+SUMMARY_COLUMNS = ("signature", "classifier", "features", "cohort", "n", "events", "auc", "interval")
+
+
+def summary(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a signature and cohort of metrics.json; training has its nested AUC, without an interval."""
+    rows = []
+    for name, signature in metrics.get("signatures", {}).items():
+        for cohort, figures in signature["cohorts"].items():
+            interval = figures.get("auc_ci")
+            rows.append(
+                {
+                    "signature": name,
+                    "classifier": signature["classifier"],
+                    "features": signature["n_features"],
+                    "cohort": cohort if cohort != "training" else "training (nested)",
+                    "n": figures["n"],
+                    "events": figures["events"],
+                    "auc": signature.get("nested_auc") if cohort == "training" else figures.get("auc"),
+                    "interval": f"{interval[0]:.3f} to {interval[1]:.3f}"
+                    if interval and interval[0] is not None
+                    else None,
+                }
+            )
+    return rows

@@ -1,0 +1,194 @@
+"""Ray Serve: four applications behind one port.
+
+Each service is an application of its own, so that a gigabyte coming in never delays a score going out. Serve
+gives a request to the application with the longest matching prefix:
+
+    /v1/cases            ingest
+    /v1/selection-runs   selection
+    /v1/training-runs    training
+    /                    scoring: /v1/scores, /v1/releases, /healthz, /readyz, /docs
+
+HAProxy stands at the door by default (decision 004): it streams uploads, where Ray's own proxy keeps a whole
+one in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from feature_store.errors import Conflict
+from infra.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+REPLICA_CPUS = 0.05
+"""What a replica reserves. It mostly waits, and on two cores extraction must find its share beside it."""
+OBJECT_STORE_BYTES = 1024**3
+"""Of a Ray started here: what extraction has in flight; what does not fit waits."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an application is mounted and how much it takes at once (per replica) before it says 503."""
+
+    prefix: str
+    ongoing: int
+    queued: int
+
+
+PLACES = {
+    "ingest": Place("/v1/cases", ongoing=8, queued=64),
+    "selection": Place("/v1/selection-runs", ongoing=8, queued=32),
+    "training": Place("/v1/training-runs", ongoing=8, queued=32),
+    "scoring": Place("/", ongoing=32, queued=256),
+}
+
+
+@dataclass(frozen=True)
+class Door:
+    """Services that are up."""
+
+    url: str
+    started_ray: bool
+
+
+def start(settings: Settings) -> Door:
+    """Start Ray if it is not running, and every service; returns when all of them answer.
+
+    Raises Conflict where the port is taken.
+    """
+    _check_port(settings)
+    started_ray = start_ray(settings, services=True)
+
+    from ray import serve
+
+    serve.start(
+        http_options={"host": settings.host, "port": settings.port},
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )
+    serve.run_many(
+        [serve.RunTarget(_application(name, place, settings), name, place.prefix) for name, place in PLACES.items()]
+    )
+    shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    door = Door(f"http://{shown}:{settings.port}", started_ray)
+    _wait(door.url)
+    return door
+
+
+def stop(door: Door) -> None:
+    """Stop the services, and Ray where :func:`start` started it."""
+    import ray
+    from ray import serve
+
+    serve.shutdown()
+    if door.started_ray:
+        ray.shutdown()
+
+
+def start_ray(settings: Settings, *, services: bool = False) -> bool:
+    """Connect to the cluster of the settings, or start Ray in-process; False where Ray runs in this process already."""
+    if not settings.ray_address and services and settings.proxy == "haproxy":
+        _set_proxy_flags()
+
+    import ray
+
+    if ray.is_initialized():
+        return False
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": settings.debug, "configure_logging": False}
+    if settings.ray_address:
+        ray.init(address=settings.ray_address, **quiet)
+        return True
+    ray.init(
+        num_cpus=settings.num_cpus or len(os.sched_getaffinity(0)),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+        **quiet,
+    )
+    return True
+
+
+def _application(name: str, place: Place, settings: Settings) -> Any:
+    from ray import serve
+
+    from infra.replica import Replica
+
+    replicas = {"scoring": settings.scoring_replicas, "ingest": settings.ingest_replicas}
+    deployment = serve.deployment(
+        name=name,
+        num_replicas=replicas.get(name, 1),
+        ray_actor_options={"num_cpus": REPLICA_CPUS},
+        max_ongoing_requests=place.ongoing,
+        max_queued_requests=place.queued,
+        health_check_period_s=10,
+        graceful_shutdown_timeout_s=5,
+    )
+    return deployment(serve.ingress()(Replica)).bind(name, settings.model_dump())
+
+
+def _set_proxy_flags() -> None:
+    """What HAProxy needs to know; read by Ray when it starts, and private to this run.
+
+    Two clusters on one machine would otherwise share HAProxy's files and ports.
+    """
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") is not None:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="asdeg-door-"))
+    os.environ.update(
+        RAY_SERVE_ENABLE_HA_PROXY="1",
+        RAY_SERVE_THROUGHPUT_OPTIMIZED="1",
+        RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S="1",
+        RAY_SERVE_HAPROXY_CONFIG_FILE_LOC=str(folder / "haproxy.cfg"),
+        RAY_SERVE_HAPROXY_SOCKET_PATH=str(folder / "admin.sock"),
+        RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH=str(folder / "metrics.sock"),
+        RAY_SERVE_HAPROXY_SERVER_STATE_BASE=str(folder),
+        RAY_SERVE_HAPROXY_SERVER_STATE_FILE=str(folder / "server-state"),
+        RAY_SERVE_HAPROXY_METRICS_PORT=str(_free_port()),
+        RAY_SERVE_HAPROXY_STATS_PORT=str(_free_port()),
+        RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S="3600",
+    )
+
+
+def _check_port(settings: Settings) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError:
+            raise Conflict(
+                f"Port {settings.port} of {settings.host} is taken.", action="Choose another one with --port."
+            ) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(url: str) -> None:
+    """Until every application answers through the door: HAProxy learns of them one by one."""
+    import time
+
+    import httpx
+
+    for path in ("/healthz", *(place.prefix for place in PLACES.values() if place.prefix != "/")):
+        for _ in range(240):
+            try:
+                # without a key: any answer but the door's own 404, 502 and 503 comes from the service
+                if httpx.get(url + path, timeout=5).status_code in (200, 401):
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.25)
+        else:
+            raise Conflict(
+                f"{path} does not answer.", action="Look at Ray's logs in /tmp/ray/session_latest/logs/serve."
+            )

@@ -1,0 +1,110 @@
+"""Takes cases in. Knows no HTTP and no Ray: the command line and the service both call it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from feature_store import errors
+from feature_store.control import ControlDatabase
+from feature_store.errors import AccessDenied, AsdegError, ManifestError, NotFound
+from feature_store.store import FeatureStore
+from pipelines.case import CaseReading, case_rows, read_case, store_images
+from services.ingest.follow_up import FollowUp
+from services.ingest.messages import CaseReceipt, CaseStatus, Finding, Measurement, OutcomeReceipt
+
+log = structlog.get_logger(__name__)
+
+RECEIVED, VALIDATED, EXTRACTED, REJECTED = "received", "validated", "extracted", "rejected"
+
+
+def validate_folder(case_dir: Path) -> CaseReceipt:
+    """What ingest would say of a case folder, without a store. Raises ManifestError as ingest does."""
+    return _receipt(_read(case_dir), unchanged=False)
+
+
+class IngestHandler:
+    """Case folders and outcomes into the store; safe to share between threads."""
+
+    def __init__(self, store: FeatureStore, control: ControlDatabase) -> None:
+        self._store, self._control = store, control
+        self.follow_up = FollowUp(store)
+
+    def ingest_folder(self, case_dir: Path, site: str) -> CaseReceipt:
+        """Store one case. What cannot be used comes back as findings; the rest is stored in one push.
+
+        The same case again changes nothing and says so. Raises ManifestError where nobody can tell whose case
+        it is, AccessDenied where case.yaml names another site than ``site``.
+        """
+        reading = _read(case_dir, site)
+        manifest = reading.manifest
+        assert manifest is not None
+        store_images(reading, self._store.blobs)
+        rows = case_rows(reading)
+        labels = self.follow_up.labels_again(site, manifest.patient_id, manifest.clinical.fused_levels)
+        push = self._store.push({**rows, **labels}, kind="case", source=site)
+        receipt = _receipt(reading, unchanged=push.sequence is None)
+        receipt.findings += [
+            Finding(code="RowRejected", file="case.yaml", message=f"{row.table}: {row.message}", action="Mend it.")
+            for row in push.rejected
+        ]
+        if not receipt.unchanged or self._control.case(receipt.case_id) is None:
+            reasons = [f"{f.code}: {f.file}: {f.message}" for f in receipt.findings]
+            self._control.set_case_state(site, manifest.patient_id, receipt.case_id, receipt.state, reasons)
+        log.info("case", state=receipt.state, unchanged=receipt.unchanged, findings=len(receipt.findings))
+        return receipt
+
+    def outcome(self, case_id: str, measurements: list[Measurement]) -> OutcomeReceipt:
+        """Add follow-up measurements of a case's patient. Raises NotFound, FollowUpError."""
+        state = self._control.case(case_id)
+        if state is None:
+            raise _no_case()
+        return self.follow_up.add(state.site, state.patient_id, case_id, measurements)
+
+    def case(self, case_id: str) -> CaseStatus:
+        """Where a case is on its way. Raises NotFound."""
+        state = self._control.case(case_id)
+        if state is None:
+            raise _no_case()
+        return CaseStatus(case_id=state.case_id, site=state.site, state=state.state, reasons=list(state.reasons))
+
+    def cases(self, site: str | None = None) -> list[CaseStatus]:
+        """The cases of a site (None: of all)."""
+        return [
+            CaseStatus(case_id=state.case_id, site=state.site, state=state.state, reasons=list(state.reasons))
+            for state in self._control.cases(site)
+        ]
+
+
+def _read(case_dir: Path, site: str | None = None) -> CaseReading:
+    reading = read_case(case_dir)
+    if reading.manifest is None:
+        finding = reading.findings[0]
+        cls = getattr(errors, finding.code, ManifestError)
+        known = cls if isinstance(cls, type) and issubclass(cls, AsdegError) else ManifestError
+        raise known(finding.message, action=finding.action, file=finding.file)
+    if site is not None and reading.manifest.site != site:
+        raise AccessDenied(
+            "case.yaml names another site.", action=f"Send it as that site; this is {site}.", file="case.yaml"
+        )
+    return reading
+
+
+def _receipt(reading: CaseReading, *, unchanged: bool) -> CaseReceipt:
+    manifest = reading.manifest
+    assert manifest is not None
+    return CaseReceipt(
+        case_id=manifest.case_id,
+        site=manifest.site,
+        state=VALIDATED if reading.usable else REJECTED,
+        unchanged=unchanged,
+        sequences=sorted({one.sequence for one in reading.series}),
+        rois=len(reading.rois),
+        findings=[Finding(code=f.code, file=f.file, message=f.message, action=f.action) for f in reading.findings],
+        notes=list(reading.notes),
+    )
+
+
+def _no_case() -> NotFound:
+    return NotFound("There is no such case.", action="Check the case id, or push the case first.")

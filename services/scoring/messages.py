@@ -1,0 +1,51 @@
+"""Wire types of the scoring service."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from feature_store.vocabulary import RESEARCH_USE
+
+
+class ScoreRequest(BaseModel):
+    """Whose risk is asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    site: str = Field(min_length=1, max_length=64)
+    patient_id: str = Field(min_length=1, max_length=128, description="the pseudonym the site pushed the case under")
+
+
+class Mover(BaseModel):
+    """A feature and how far it moved this patient's risk."""
+
+    name: str
+    effect: float = Field(description="change of the log-odds against the training median; positive raises the risk")
+
+
+class ScoreAnswer(BaseModel):
+    """The risk of high-risk ASDeg for one patient."""
+
+    score_id: str
+    kind: Literal["rad", "dl", "combined"]
+    site: str
+    patient_id: str
+    probability: float = Field(ge=0, le=1, description="calibrated risk")
+    high_risk: bool = Field(description="probability at or above the threshold")
+    threshold: float = Field(ge=0, le=1)
+    signature: str = Field(description="version of the signature: its content hash")
+    moved_by: list[Mover] = Field(description="the five features that moved the risk most")
+    as_of: int = Field(description="push sequence of the store the features were read at")
+    asked_at: datetime
+    research_use: str = RESEARCH_USE
+
+
+class Readiness(BaseModel):
+    """Whether scores can be asked for, and by which signatures they are answered."""
+
+    ready: bool
+    signatures: dict[str, str] = Field(description="signature kind to the content hash that is current")
+    research_use: str = RESEARCH_USE

@@ -1,0 +1,48 @@
+"""Routes of the training service."""
+
+# FastAPI reads annotations that name local dependencies, so they are not postponed here.
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Response
+
+from feature_store.errors import NotReady
+from services import http_errors
+from services.access import SCIENTIST, Credential, KeyBook, allow
+from services.runs import RunAccepted, RunStatus
+from services.training.handler import TrainingHandler
+from services.training.messages import TrainRequest
+
+
+def build_app(handler: TrainingHandler, book: KeyBook, background: Callable[[str], None]) -> FastAPI:
+    """The FastAPI application; ``background(run_id)`` has the run carried out elsewhere and returns at once."""
+    app = FastAPI(title="asdeg training", description="Signatures from features. For research use only.")
+    http_errors.install(app)
+    scientist = allow(book, SCIENTIST)
+
+    @app.post("/v1/training-runs", status_code=202, tags=["training"], responses=http_errors.RESPONSES)
+    def train(request: TrainRequest, caller: Annotated[Credential, Depends(scientist)]) -> RunAccepted:
+        """Freeze the cohort and train in the background; follow it by the run id."""
+        run_id = handler.begin(request)
+        background(run_id)
+        return RunAccepted(run_id=run_id)
+
+    @app.get("/v1/training-runs", tags=["training"], responses=http_errors.RESPONSES)
+    def runs(caller: Annotated[Credential, Depends(scientist)]) -> list[RunStatus]:
+        """All training runs, oldest first."""
+        return handler.runs()
+
+    @app.get("/v1/training-runs/{run_id}", tags=["training"], responses=http_errors.RESPONSES)
+    def run(run_id: str, caller: Annotated[Credential, Depends(scientist)]) -> RunStatus:
+        """State, metrics and artefacts of a run."""
+        return handler.status(run_id)
+
+    @app.get("/v1/training-runs/{run_id}/report", tags=["training"], responses=http_errors.RESPONSES)
+    def report(run_id: str, caller: Annotated[Credential, Depends(scientist)]) -> Response:
+        """The report, one self-contained HTML file."""
+        html = handler.report_file(run_id, "report.html")
+        if html is None:
+            raise NotReady("This run has no report.", action="Wait until it has finished.")
+        return Response(html, media_type="text/html")
+
+    return app

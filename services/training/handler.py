@@ -1,0 +1,104 @@
+"""Trains classifiers and makes signatures: the whole protocol on a frozen cohort, with its report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from feature_store.errors import NotReady
+from feature_store.store import FeatureStore
+from models import artefacts
+from models.study import run_study
+from services.runs import Run, RunStatus, list_runs, read_run
+from services.study_inputs import StudyInputs
+from services.training.messages import TrainRequest
+
+Progress = Callable[[str, float], None]
+ARTEFACTS = "artefacts"
+REPORT = "report/"
+"""Files of the report are artefacts whose names begin so."""
+RECIPE = ("alpha", "correlation", "clip", "lambda_rule", "max_components", "icc_cutoff")
+"""The settings of a study that a selection run decides."""
+
+
+class TrainingHandler:
+    """Freezes a cohort, runs the protocol, keeps signatures and report. Releases nothing."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+
+    def begin(self, request: TrainRequest) -> str:
+        """Freeze the cohort (or take a selection run's) and record the run; the run's id.
+
+        Raises NotReady, TooFewPatients, SettingsError, NotFound (no such selection run).
+        """
+        inputs = self._inputs(request)
+        settings = {**inputs.settings(), "selection_run": request.selection_run}
+        return Run.begin(self._store, "training", inputs.cohort, inputs.version, settings).status.run_id
+
+    def execute(self, run_id: str, progress: Progress | None = None) -> RunStatus:
+        """Carry a run out. What it raises is recorded in the run as well."""
+        run = Run.resume(self._store, run_id)
+        try:
+            return self._train(run, progress)
+        except BaseException as error:
+            run.fail(error)
+            raise
+
+    def abandon(self, run_id: str, error: BaseException) -> None:
+        """Record that the process of a run died, unless the run says already how it ended."""
+        run = Run.resume(self._store, run_id)
+        if run.status.state == "running":
+            run.fail(error)
+
+    def status(self, run_id: str) -> RunStatus:
+        """Raises NotFound."""
+        return read_run(self._store, run_id)
+
+    def runs(self) -> list[RunStatus]:
+        """All training runs, oldest first."""
+        return list_runs(self._store, "training")
+
+    def report_file(self, run_id: str, name: str) -> bytes | None:
+        """A file of the run's report; None where there is none. Raises NotFound for an unknown run."""
+        digest = self.status(run_id).artefacts.get(REPORT + name)
+        return None if digest is None else self._store.blobs.read_bytes(ARTEFACTS, digest)
+
+    def write_report_files(self, run_id: str, out: Path) -> list[Path]:
+        """Write the run's report to a folder; files that exist are replaced. Raises NotFound, NotReady."""
+        names = [name for name in self.status(run_id).artefacts if name.startswith(REPORT)]
+        if not names:
+            raise NotReady("This run has no report.", action="Take a finished training run: `asdeg runs`.")
+        written = []
+        for name in names:
+            path = out / name.removeprefix(REPORT)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.report_file(run_id, name.removeprefix(REPORT)) or b"")
+            written.append(path)
+        return written
+
+    def _inputs(self, request: TrainRequest) -> StudyInputs:
+        if request.selection_run is None:
+            return StudyInputs.freeze(self._store, request.cohort, request.study)
+        selection = read_run(self._store, request.selection_run)
+        if selection.kind != "selection" or selection.state != "finished":
+            raise NotReady("That is no finished selection run.", action="`asdeg runs` lists them.")
+        inputs = StudyInputs.from_settings(selection.settings)
+        recipe = {name: getattr(inputs.study, name) for name in RECIPE}
+        study = request.study.model_copy(update=recipe)
+        return StudyInputs(inputs.plan, study, inputs.cohort, inputs.version, inputs.radiomics, inputs.encoders)
+
+    def _train(self, run: Run, progress: Progress | None) -> RunStatus:
+        from models.report import write_report  # brings matplotlib, which nobody else here needs
+
+        inputs = StudyInputs.from_settings(run.status.settings)
+        result = run_study(inputs.tables(self._store), inputs.study, progress)
+        kept = {kind: artefacts.save(signature, self._store.blobs) for kind, signature in result.signatures.items()}
+        with tempfile.TemporaryDirectory(prefix="asdeg-report-") as folder:
+            write_report(result, Path(folder), f"ASDeg study: cohort {inputs.cohort} version {inputs.version}")
+            for path in sorted(Path(folder).rglob("*")):
+                if path.is_file():
+                    name = REPORT + path.relative_to(folder).as_posix()
+                    kept[name] = self._store.blobs.put_file(ARTEFACTS, path)
+        return run.finish(kept, result.metrics)
