@@ -21,15 +21,10 @@ class StudyResult:
     ``combined``, whichever exist) and reference model (``size``, ``clinical``); for training patients
     these are nested out-of-fold, for others they come from the frozen signature.
 
-    ``figure_data``:
-
-    - ``lasso``: {kind: {"lambdas": [L], "cv_mean": [L], "cv_sd": [L] (mean squared error over the inner
-      folds), "chosen": λ, "paths": {feature: [L coefficients]}}}
-    - ``filters``: {kind: {"given", "unusable", "constant", "duplicate", "f_test", "correlation", "lasso"}}:
-      the columns that each step left
-    - ``importance``: {kind: [{"name", "importance"}]}: mean |change of log-odds| over the training patients
-      when the feature is set to its training median
-    - ``nested_choice``: {kind: {classifier: in how many outer folds it was chosen}}
+    ``figure_data`` is what the report draws beside metrics and predictions (``models.report.figure_data``),
+    plain lists and numbers. Importance is the mean |change of log-odds| over the training patients when an input
+    is set to its training median. ``warnings`` are whole sentences, ``failures`` classifiers that could not be
+    fitted ({"signature", "classifier", "params", "reason"}).
     """
 
     settings: StudySettings

@@ -1,0 +1,188 @@
+"""The protocol on training patients only: both signs, the combined model, all that is fitted.
+
+Test patients cannot leak into anything here, since they are not handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.classifiers import Configuration, configurations, fit
+from models.clinical import select_clinical
+from models.clinical_columns import ClinicalColumns
+from models.combined import CombinedSignature, StackSource
+from models.crossfit import CrossFit, Plan, crossfit
+from models.evaluation.thresholds import harm_ratio_threshold, youden_threshold
+from models.scale import fit_calibration
+from models.selection.matrix import FeatureMatrix
+from models.selection.recipes import DeepRecipe, RadRecipe, Recipe
+from models.signature import AnySignature, Head, Signature
+from models.study_settings import StudySettings
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+Outcome = NDArray[np.int64]
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class TrainingPatients:
+    """``y`` (n,); each source has n rows in the same order, or is None."""
+
+    y: Outcome
+    radiomics: FeatureMatrix | None = None
+    deep: FeatureMatrix | None = None
+    clinical: ClinicalColumns | None = None
+
+    def only(self, kind: str) -> TrainingPatients:
+        """The sources that a signature of this kind takes."""
+        if kind == "combined":
+            return self
+        return replace(
+            self,
+            radiomics=self.radiomics if kind == "rad" else None,
+            deep=self.deep if kind == "dl" else None,
+            clinical=None,
+        )
+
+
+@dataclass(frozen=True)
+class Development:
+    """Everything fitted. ``out_of_fold[kind]`` (n,): nested out-of-fold calibrated probabilities."""
+
+    signatures: dict[str, AnySignature] = field(default_factory=dict)
+    crossfits: dict[str, CrossFit] = field(default_factory=dict)
+    out_of_fold: dict[str, Floats] = field(default_factory=dict)
+    clinical: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SelectorSource:
+    """Inputs of a sign: the recipe, fitted anew on the patients of each fit."""
+
+    matrix: FeatureMatrix
+    recipe: Recipe
+
+    def inputs(self, fit_rows: Ints, score_rows: Ints, y: Outcome, seed: int) -> tuple[Floats, Floats]:
+        selector = self.recipe.fit(self.matrix.take(fit_rows), y[fit_rows], seed)
+        raw = self.matrix.columns(selector.columns)
+        return selector.transform(raw[fit_rows]), selector.transform(raw[score_rows])
+
+
+def recipe_for(kind: str, settings: StudySettings) -> Recipe:
+    """How the selector of ``rad`` or ``dl`` is fitted."""
+    if kind == "rad":
+        return RadRecipe(settings.alpha, settings.correlation, settings.clip, settings.lambda_rule)
+    return DeepRecipe(settings.max_components, settings.lambda_rule)
+
+
+def develop(
+    patients: TrainingPatients,
+    folds: Ints,
+    settings: StudySettings,
+    *,
+    points: list[Configuration] | None = None,
+    progress: Progress | None = None,
+) -> Development:
+    """Fits Rad-sign, DL-sign (whichever have a table) and, of two sources or more, the combined model.
+
+    ``folds`` (n,): the outer folds, 0 … K−1. ``points``: the grid, that of the settings by default.
+    """
+    grid = tuple(points if points is not None else configurations(settings.grid))
+    done = Development()
+    if patients.clinical is not None:
+        everybody = np.arange(len(patients.y))
+        done.clinical.extend(select_clinical(patients.clinical, everybody, patients.y, settings.alpha).table)
+    for kind, matrix in (("rad", patients.radiomics), ("dl", patients.deep)):
+        if matrix is not None:
+            _develop_sign(done, kind, matrix, _plan(patients, folds, grid, settings, kind), settings, progress)
+    signs = [kind for kind in ("rad", "dl") if kind in done.signatures]
+    if len(signs) + (patients.clinical is not None) >= 2 and signs:
+        plan = _plan(patients, folds, grid, settings, "combined")
+        _develop_combined(done, tuple(signs), patients.clinical, plan, settings, progress)
+    return done
+
+
+def _plan(
+    patients: TrainingPatients, folds: Ints, grid: tuple[Configuration, ...], settings: StudySettings, kind: str
+) -> Plan:
+    fixed = settings.classifier(kind)
+    return Plan(patients.y, folds, grid, settings.seed, fixed, settings.tie_margin, settings.n_jobs)
+
+
+def _develop_sign(
+    done: Development,
+    kind: str,
+    matrix: FeatureMatrix,
+    plan: Plan,
+    settings: StudySettings,
+    progress: Progress | None,
+) -> None:
+    recipe = recipe_for(kind, settings)
+    validated = crossfit(plan, SelectorSource(matrix, recipe), progress=_part(progress, kind))
+    selector = recipe.fit(matrix, plan.y, plan.seed)
+    x = selector.transform(matrix.columns(selector.columns))
+    head, out_of_fold = _head(validated, x, plan, settings)
+    done.signatures[kind] = Signature(kind, selector, head)
+    done.crossfits[kind] = validated
+    done.out_of_fold[kind] = out_of_fold
+    done.warnings.extend(f"{kind}: {note}" for note in (selector.trace.notes if selector.trace else ()))
+    _warn_flat(done, kind, head)
+
+
+def _develop_combined(
+    done: Development,
+    signs: tuple[str, ...],
+    clinical: ClinicalColumns | None,
+    plan: Plan,
+    settings: StudySettings,
+    progress: Progress | None,
+) -> None:
+    """Stacked on nested out-of-fold signs; inside outer fold o on those out of fold within the other folds."""
+    source = StackSource(
+        signs, np.column_stack([done.crossfits[kind].logits for kind in signs]), clinical, settings.alpha
+    )
+    per_outer = []
+    for o in range(plan.n_folds):
+        # Patients of fold o get the sign of the models fitted without o; the others what is out of fold inside.
+        inside = np.column_stack([done.crossfits[kind].inner_logits[o] for kind in signs])
+        stacked = np.where((plan.folds == o)[:, None], source.signs, inside)
+        per_outer.append(StackSource(signs, stacked, clinical, settings.alpha))
+    validated = crossfit(plan, source, per_outer=per_outer, progress=_part(progress, "combined"))
+    everybody = np.arange(len(plan.y))
+    stack = source.fit(everybody, plan.y)
+    head, out_of_fold = _head(validated, stack.apply(source.raw(stack.encoder, everybody)), plan, settings)
+    members = {kind: sign for kind in signs if isinstance(sign := done.signatures[kind], Signature)}
+    done.signatures["combined"] = CombinedSignature(members, stack, head)
+    done.crossfits["combined"] = validated
+    done.out_of_fold["combined"] = out_of_fold
+    _warn_flat(done, "combined", head)
+
+
+def _head(validated: CrossFit, x: Floats, plan: Plan, settings: StudySettings) -> tuple[Head, Floats]:
+    calibration = fit_calibration(validated.logits, plan.y)
+    estimator = fit(validated.chosen, x, plan.y, plan.seed)
+    head = Head(
+        validated.chosen, estimator, validated.scale, calibration, 0.5, harm_ratio_threshold(settings.harm_ratio)
+    )
+    out_of_fold = head.probability(validated.logits)
+    threshold = youden_threshold(plan.y, out_of_fold)
+    return Head(validated.chosen, estimator, validated.scale, calibration, threshold, head.harm_threshold), out_of_fold
+
+
+def _warn_flat(done: Development, kind: str, head: Head) -> None:
+    if head.calibration.flat:
+        done.warnings.append(f"{kind}: out of fold its scores carry no signal; every risk is near the prevalence.")
+
+
+def _part(progress: Progress | None, stage: str) -> Callable[[float], None] | None:
+    if progress is None:
+        return None
+    report = progress
+    return lambda fraction: report(stage, fraction)

@@ -1,0 +1,67 @@
+"""Scales on which scores are comparable: Platt's line from a classifier's raw score to log-odds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.evaluation.calibration import fit_platt
+
+Floats = NDArray[np.float64]
+Outcome = NDArray[np.int64]
+
+MIN_SLOPE = 0.05
+"""Smallest change of log-odds over one standard deviation of the score. Out-of-fold scores of a signature
+without signal often run the wrong way by chance; a scale may flatten them, but never turn them round."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """log-odds = slope × score + intercept. ``flat`` says that the slope had to be held at its minimum."""
+
+    slope: float
+    intercept: float
+    flat: bool = False
+
+    def __call__(self, scores: Floats) -> Floats:
+        return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
+
+
+def fit_scale(scores: Floats, y: Outcome) -> Scale:
+    """Log-odds *beyond* those of the prevalence of these patients; ``scores`` (n,) out of fold, ``y`` (n,).
+
+    Without the prevalence, since a fold with many events leaves few to the others: scales that carried it
+    would rank every fold against its own prevalence, and an uninformative score would look worse than chance.
+    """
+    return _without(_prevalence_logit(y), _platt(scores, y))
+
+
+def fit_calibration(logits: Floats, y: Outcome) -> Scale:
+    """Platt's calibration on nested out-of-fold log-odds: the prevalence comes back here."""
+    return _platt(logits, y)
+
+
+def probability(logits: Floats) -> Floats:
+    """Log-odds to probability."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -500, 500))), dtype=np.float64)
+
+
+def _platt(scores: Floats, y: Outcome) -> Scale:
+    slope, intercept = fit_platt(scores, y)
+    least = MIN_SLOPE / max(float(scores.std()), 1e-12)
+    if slope >= least:
+        return Scale(slope, intercept)
+    if np.ptp(scores) == 0:
+        return Scale(0.0, _prevalence_logit(y), flat=True)
+    return Scale(least, _prevalence_logit(y) - least * float(scores.mean()), flat=True)
+
+
+def _without(logit: float, scale: Scale) -> Scale:
+    return Scale(scale.slope, scale.intercept - logit, scale.flat)
+
+
+def _prevalence_logit(y: Outcome) -> float:
+    events = int(np.count_nonzero(y == 1))
+    return float(np.log(events / (len(y) - events)))

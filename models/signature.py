@@ -1,0 +1,164 @@
+"""A signature: selector, estimator, scale, calibration and threshold, which turn a patient's features into a risk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feature_store.errors import FeaturesMissing
+from models.classifiers import Configuration, fast_score, raw_score
+from models.scale import Scale, probability
+from models.selection.selector import Selector
+
+Floats = NDArray[np.float64]
+
+N_MOVERS = 5
+MAX_MISSING = 0.5
+"""A patient with more than this share of a signature's features missing gets no score."""
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """``moved_by``: the features that moved the risk most, largest first: {"name", "value", "effect"}.
+
+    ``effect`` is the log-odds with the feature as it is minus the log-odds with it at its training median.
+    """
+
+    probability: float
+    high_risk: bool
+    threshold: float
+    moved_by: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Head:
+    """From a classifier's input to a probability.
+
+    ``scale``: raw score to log-odds beyond the prevalence, comparable between models of different folds and
+    the input of a stacked model; ``calibration``: from there to calibrated log-odds. High-risk is probability
+    >= ``threshold`` (Youden's); ``harm_threshold`` is the declared one.
+    """
+
+    configuration: Configuration
+    estimator: Any
+    scale: Scale
+    calibration: Scale
+    threshold: float
+    harm_threshold: float
+
+    def logit(self, x: Floats) -> Floats:
+        """Log-odds beyond the prevalence (n,) of inputs (n, d); one patient equals many, to the bit."""
+        return self.scale(raw_score(self.configuration.classifier, self.estimator, x))
+
+    def fast_logit(self, x: Floats) -> Floats:
+        """As :meth:`logit` up to the last bit, for many rows at once (importance, occlusion)."""
+        return self.scale(fast_score(self.configuration.classifier, self.estimator, x))
+
+    def probability(self, logits: Floats) -> Floats:
+        return probability(self.calibration(logits))
+
+
+class AnySignature(Protocol):
+    """What Rad-sign, DL-sign and the combined model all offer."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def head(self) -> Head: ...
+
+    @property
+    def features(self) -> list[str]:
+        """Full names of everything :meth:`score` needs."""
+
+    def score(self, features: Mapping[str, Any]) -> ScoreResult: ...
+
+    def logits(self, table: pd.DataFrame) -> Floats: ...
+
+    def probabilities(self, table: pd.DataFrame) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Rad-sign (``rad``) or DL-sign (``dl``)."""
+
+    kind: str
+    selector: Selector
+    head: Head
+
+    @property
+    def features(self) -> list[str]:
+        return list(self.selector.columns)
+
+    def score(self, features: Mapping[str, Any]) -> ScoreResult:
+        """Risk of one patient. FeaturesMissing where names are not there, or more than half of the values missing."""
+        x = as_numbers(features, self.selector.columns)
+        check_present(x, self.kind)
+        logit = self.logits_of(x[None, :])
+        effects = (logit - self.head.fast_logit(self.selector.without_each(x))) * self.head.calibration.slope
+        return result(self.head, logit, self.selector.columns, list(x), effects)
+
+    def logits_of(self, x: Floats) -> Floats:
+        """Log-odds beyond the prevalence (n,) of raw values (n, p) in the order of :attr:`features`."""
+        return self.head.logit(self.selector.transform(x))
+
+    def logits(self, table: pd.DataFrame) -> Floats:
+        """Log-odds beyond the prevalence, one a row; missing values count as the training median."""
+        return self.logits_of(table_values(table, self.selector.columns))
+
+    def probabilities(self, table: pd.DataFrame) -> Floats:
+        """Calibrated risks (n,) of a table with one row a patient."""
+        return self.head.probability(self.logits(table))
+
+
+def table_values(table: pd.DataFrame, names: Sequence[str]) -> Floats:
+    """Columns of a table as float64 (n, p). FeaturesMissing where one is not there."""
+    absent = [name for name in names if name not in table.columns]
+    _raise_absent(absent, len(names))
+    return np.ascontiguousarray(table[list(names)].to_numpy(dtype=np.float64))
+
+
+def as_numbers(features: Mapping[str, Any], names: Sequence[str]) -> Floats:
+    """Values (p,) of a mapping, NaN where None. FeaturesMissing where a name is not there at all."""
+    absent = [name for name in names if name not in features]
+    _raise_absent(absent, len(names))
+    values = [features[name] for name in names]
+    return np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)
+
+
+def check_present(x: Floats, kind: str) -> None:
+    """FeaturesMissing where too many of one patient's values are missing to call the rest a measurement."""
+    missing = int((~np.isfinite(x)).sum())
+    if missing > MAX_MISSING * len(x):
+        raise FeaturesMissing(
+            f"{missing} of {len(x)} features of the {kind} signature are missing.",
+            action="Push the sequences and masks they come from, and extract.",
+        )
+
+
+def result(head: Head, logit: Floats, names: Sequence[str], values: Sequence[Any], effects: Floats) -> ScoreResult:
+    """The answer for one patient, from its log-odds (1,) and the effect of each input."""
+    risk = float(head.probability(logit)[0])
+    order = np.argsort(-np.abs(effects), kind="stable")[:N_MOVERS]
+    moved = [{"name": names[i], "value": _plain(values[i]), "effect": float(effects[i])} for i in order]
+    return ScoreResult(risk, risk >= head.threshold, head.threshold, moved)
+
+
+def _plain(value: Any) -> float | str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return float(value) if math.isfinite(value) else None
+
+
+def _raise_absent(absent: Sequence[str], needed: int) -> None:
+    if absent:
+        raise FeaturesMissing(
+            f"{len(absent)} of {needed} features are not there, the first is {absent[0]}.",
+            action="Extract the feature sets and sequences the signature was trained on.",
+        )

@@ -1,0 +1,110 @@
+"""What a report draws beside metrics and predictions, as plain lists and numbers (see ``StudyResult``)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_store.vocabulary import Partition
+from models.combined import CombinedSignature
+from models.leakage import SMALLER_GRID
+from models.protocol import Development
+from models.selection.lasso import Lasso
+from models.selection.matrix import FeatureMatrix
+from models.signature import AnySignature, Head, Signature
+from models.study_patients import StudyPatients
+from models.study_settings import StudySettings
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+
+def figure_data(
+    development: Development, patients: StudyPatients, settings: StudySettings, permuted_aucs: Sequence[float]
+) -> dict[str, Any]:
+    """Paths, filters, importances, choices, permuted AUCs, the flow of patients and the facts of the run."""
+    signs = {kind: s for kind, s in development.signatures.items() if isinstance(s, Signature)}
+    traces = {kind: sign.selector.trace for kind, sign in signs.items() if sign.selector.trace is not None}
+    return {
+        "lasso": {kind: _lasso(trace.lasso, trace.names) for kind, trace in traces.items()},
+        "filters": {kind: dict(trace.counts) for kind, trace in traces.items()},
+        "importance": {
+            kind: [{"name": name, "importance": weight} for name, weight in importance(signature, patients)]
+            for kind, signature in development.signatures.items()
+        },
+        "nested_choice": {kind: dict(fit.choices) for kind, fit in development.crossfits.items()},
+        "permuted_aucs": [float(value) for value in permuted_aucs],
+        "flow": _flow(patients),
+        "facts": {
+            "Seed": str(settings.seed),
+            "Settings": settings.hash(),
+            "Folds": f"{settings.n_folds} outer, the others inner",
+            "Grid": settings.grid,
+            "Permuted runs": f"{settings.permutations} with {settings.permutation_folds} folds and {SMALLER_GRID}",
+            "Ties": f"within {settings.tie_margin:g} of the best cross-validated AUC the simplest classifier wins",
+        },
+    }
+
+
+def importance(signature: AnySignature, patients: StudyPatients) -> list[tuple[str, float]]:
+    """Mean |change of log-odds| over the training patients when an input is set to its training median, largest first.
+
+    Inputs are selected features (``rad``), components (``dl``), or signs and clinical terms (``combined``).
+    """
+    rows = patients.rows(Partition.TRAINING)
+    if isinstance(signature, CombinedSignature):
+        return _importance(
+            signature.head, signature.stack.apply(_stacked(signature, patients, rows)), signature.stack.names
+        )
+    if not isinstance(signature, Signature):
+        return []
+    matrix = patients.radiomics if signature.kind == "rad" else patients.deep
+    if matrix is None:
+        return []
+    x = signature.selector.transform(_of(matrix, signature, rows))
+    return _importance(signature.head, x, signature.selector.names)
+
+
+def _importance(head: Head, x: Floats, names: Sequence[str]) -> list[tuple[str, float]]:
+    as_is = head.fast_logit(x)
+    weights = []
+    for column, name in enumerate(names):
+        without = x.copy()
+        without[:, column] = np.median(x[:, column])
+        weights.append((name, float(np.abs(as_is - head.fast_logit(without)).mean() * head.calibration.slope)))
+    return sorted(weights, key=lambda pair: (-pair[1], pair[0]))
+
+
+def _stacked(signature: CombinedSignature, patients: StudyPatients, rows: Ints) -> Floats:
+    columns = []
+    for kind, sign in signature.signs.items():
+        matrix = patients.radiomics if kind == "rad" else patients.deep
+        if matrix is not None:
+            columns.append(sign.head.fast_logit(sign.selector.transform(_of(matrix, sign, rows)))[:, None])
+    if patients.clinical is not None:
+        columns.append(signature.stack.encoder.transform(patients.clinical, rows))
+    return np.hstack(columns)
+
+
+def _of(matrix: FeatureMatrix, signature: Signature, rows: Ints) -> Floats:
+    return matrix.columns(signature.selector.columns)[rows]
+
+
+def _lasso(lasso: Lasso, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "lambdas": lasso.lambdas.tolist(),
+        "cv_mean": lasso.cv_mean.tolist(),
+        "cv_sd": lasso.cv_sd.tolist(),
+        "chosen": lasso.lambda_,
+        "paths": {n: lasso.paths[:, i].tolist() for i, n in enumerate(names) if np.any(lasso.paths[:, i])},
+    }
+
+
+def _flow(patients: StudyPatients) -> list[dict[str, Any]]:
+    counts = Counter(patients.partition.tolist())
+    total = {"label": "Patients with features and outcome", "n": len(patients.y), "excluded": {}}
+    return [total, *({"label": p.value, "n": counts[p.value], "excluded": {}} for p in Partition if counts[p.value])]

@@ -1,0 +1,156 @@
+"""The tables of a study, checked once: one row a patient, the same patients in the same order in each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feature_store.errors import FeatureTableError
+from feature_store.vocabulary import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feature_store.snapshot import Snapshot
+
+PATIENT_COLUMNS = ("patient_id", "site", "partition", "outcome")
+SOURCES = ("radiomics", "deep", "clinical")
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """``patients``: patient_id, site (text), partition, outcome (0 or 1). ``radiomics``, ``deep`` (numbers, NaN where
+    missing), ``clinical`` (numbers or text) and ``reads`` (columns A, B, C of 0 and 1): a row for each row of
+    ``patients``, features only. ``repeats``: patient_id, segmentation (and site), then radiomics columns; any rows.
+
+    ``warnings``: whole sentences about what reading left out. FeatureTableError where tables do not fit together.
+    """
+
+    patients: pd.DataFrame
+    radiomics: pd.DataFrame | None = None
+    deep: pd.DataFrame | None = None
+    clinical: pd.DataFrame | None = None
+    reads: pd.DataFrame | None = None
+    repeats: pd.DataFrame | None = None
+    warnings: tuple[str, ...] = ()
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        absent = [column for column in PATIENT_COLUMNS if column not in self.patients.columns]
+        if absent:
+            raise FeatureTableError(f"The patients lack {', '.join(absent)}.", action="Add the columns.")
+        if all(getattr(self, source) is None for source in SOURCES):
+            raise FeatureTableError("There is no feature table.", action="Give radiomics, deep or clinical features.")
+        for source in (*SOURCES, "reads"):
+            table = getattr(self, source)
+            if table is not None and len(table) != len(self.patients):
+                raise FeatureTableError(
+                    f"The {source} table has {len(table)} rows for {len(self.patients)} patients.",
+                    action="Give one row a patient, in the same order.",
+                )
+        unknown = set(self.patients["partition"]) - {p.value for p in Partition}
+        if unknown:
+            raise FeatureTableError(
+                f"{len(unknown)} unknown partitions.", action=f"Use {', '.join(p.value for p in Partition)}."
+            )
+        if not self.patients["outcome"].isin([0, 1]).all():
+            raise FeatureTableError("Outcomes other than 0 and 1.", action="Leave out patients without an outcome.")
+        if self.patients.duplicated(["site", "patient_id"]).any():
+            raise FeatureTableError(
+                f"{int(self.patients.duplicated(['site', 'patient_id']).sum())} patients are there twice.",
+                action="Give one row a patient.",
+            )
+
+    @property
+    def outcome(self) -> NDArray[np.int64]:
+        return self.patients["outcome"].to_numpy(dtype=np.int64)
+
+    def rows(self, partition: str, site: str | None = None) -> NDArray[np.intp]:
+        """Positions of a partition's patients, of one site or all."""
+        member = self.patients["partition"] == partition
+        if site is not None:
+            member &= self.patients["site"] == site
+        return np.flatnonzero(member.to_numpy())
+
+    def in_order(self) -> tuple[StudyTables, NDArray[np.intp]]:
+        """The same study with patients sorted by site and id, and where each of its rows stood.
+
+        Sums and folds then do not depend on the order of rows in a file.
+        """
+        keys = self.patients[["site", "patient_id"]].astype(str)
+        order = np.lexsort((keys["patient_id"].to_numpy(dtype=str), keys["site"].to_numpy(dtype=str)))
+
+        def ordered(table: pd.DataFrame | None) -> pd.DataFrame | None:
+            return None if table is None else table.iloc[order].reset_index(drop=True)
+
+        study = replace(
+            self,
+            patients=self.patients.iloc[order].reset_index(drop=True),
+            radiomics=ordered(self.radiomics),
+            deep=ordered(self.deep),
+            clinical=ordered(self.clinical),
+            reads=ordered(self.reads),
+        )
+        return study, order
+
+    def with_distinct_names(self) -> StudyTables:
+        """Names that two sources share get the source in front, so that a signature's features are unambiguous."""
+        names = {source: [str(c) for c in t.columns] for source in SOURCES if (t := getattr(self, source)) is not None}
+        twice = [source for source, columns in names.items() if len(set(columns)) != len(columns)]
+        if twice:
+            raise FeatureTableError(
+                f"The {twice[0]} table has columns of the same name.", action="Give every column a name of its own."
+            )
+        flat = [name for columns in names.values() for name in columns]
+        shared = {name for name in flat if flat.count(name) > 1} if len(set(flat)) != len(flat) else set()
+        renamed = {
+            source: getattr(self, source).set_axis([f"{source}:{c}" if c in shared else c for c in columns], axis=1)
+            for source, columns in names.items()
+        }
+        note = (f"{len(shared)} names are in several tables; there they carry the table's name.",) if shared else ()
+        return replace(self, **renamed, warnings=(*self.warnings, *note))
+
+
+def from_store(
+    snapshot: Snapshot,
+    cohort: str,
+    feature_sets: Sequence[str],
+    encoders: Sequence[str] = (),
+    *,
+    version: int | None = None,
+    clinical: bool = True,
+) -> StudyTables:
+    """The tables of a frozen cohort, point in time; patients without an outcome are left out and counted.
+
+    ``feature_sets`` are radiomics feature-set ids, ``encoders`` encoder ids. Errors as ``training_table``.
+    """
+    from feature_store.retrieval import clinical_table, training_table
+
+    radiomics = training_table(snapshot, cohort, feature_sets, version=version) if feature_sets else None
+    deep = training_table(snapshot, cohort, encoders, version=version) if encoders else None
+    given = radiomics or deep
+    if given is None:
+        raise FeatureTableError("No feature set and no encoder.", action="Name at least one of them.")
+    known = given.patients["outcome"].notna().to_numpy()
+    variables = clinical_table(snapshot, cohort, version) if clinical else None
+    if variables is not None:
+        names = [c for c in variables.columns if c not in (*PATIENT_COLUMNS, "case_id") and variables[c].notna().any()]
+        variables = variables[names] if names else None
+    dropped = int((~known).sum())
+
+    def kept(table: pd.DataFrame | None) -> pd.DataFrame | None:
+        return None if table is None else table.loc[known].reset_index(drop=True)
+
+    patients = given.patients.loc[known, list(PATIENT_COLUMNS)].reset_index(drop=True)
+    return StudyTables(
+        patients.assign(outcome=patients["outcome"].astype(np.int64)),
+        radiomics=kept(radiomics.features) if radiomics else None,
+        deep=kept(deep.features) if deep else None,
+        clinical=kept(variables),
+        warnings=(f"{dropped} patients of the cohort have no outcome yet and are left out.",) if dropped else (),
+        sources={"cohort": cohort, "feature_sets": ",".join(feature_sets), "encoders": ",".join(encoders)},
+    )
