@@ -43,7 +43,7 @@ def read_image(path: Path, file: str | None = None) -> sitk.Image:
     """Read NIfTI, NRRD, MetaImage, anything else SimpleITK reads, or a DICOM folder.
 
     ``file`` is the name used in errors (default: the last part of the path).
-    Raises ImageUnreadable or DicomSeriesError.
+    Raises ImageUnreadable, DicomSeriesError, and ImageNotFinite where the reader would hide NaN.
     """
     return load_image(path, file).image
 
@@ -158,6 +158,7 @@ def write_canonical(image: sitk.Image, path: Path) -> None:
     a key of our own beside it, and other programs read the file as usual.
     """
     out = sitk.Image(image)
+    out.MakeUnique()  # erasing metadata does not do it, and would reach the caller's image
     for key in out.GetMetaDataKeys():
         out.EraseMetaData(key)
     exact = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())

@@ -1,8 +1,9 @@
 """Is an image file whole, and does it stay inside its folder?
 
-Some readers fill the missing rest of a half-transferred NIfTI with zeros and say nothing, so length is
-checked here before any reader is asked. Header files that name a second file for their voxels (``.mhd``,
-``.nhdr``) are only followed within their own folder: a pushed case must not make a server read another file.
+The NIfTI reader fills the missing rest of a half-transferred file with zeros, turns NaN to zero, and says
+nothing of either, so both are checked here before any reader is asked. Header files that name a second file
+for their voxels (``.mhd``, ``.nhdr``) are only followed within their own folder: a pushed case must not make
+a server read another file.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import gzip
 import math
 import re
-import struct
 import zlib
 from pathlib import Path
 
-from feature_store.errors import ImageUnreadable
+from feature_store.errors import ImageNotFinite, ImageUnreadable
+from pipelines.nifti import count_not_finite, parse_header, voxel_file
 
 MAX_BYTES = 16 * 2**30
 """Decompressed size past which a file is refused: 512 x 512 x 4000 voxels of eight bytes, twice over."""
@@ -29,7 +30,7 @@ _META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT":
 def check_file(path: Path, file: str) -> None:
     """Refuse what is no regular file, is damaged or cut short, or names voxels outside its own folder.
 
-    Raises ImageUnreadable.
+    Raises ImageUnreadable; ImageNotFinite for NaN or infinite voxels of a NIfTI file.
     """
     if not path.is_file():
         raise ImageUnreadable("there is no such file.", action="Add it, or mend its path in case.yaml.", file=file)
@@ -44,7 +45,7 @@ def check_file(path: Path, file: str) -> None:
         _refuse_leaving(path, re.findall(rb"(?im)^data ?file:[ \t]*(.+?)\r?$", head.split(b"\n\n")[0]), file)
     elif match := re.search(rb"(?im)^ElementDataFile[ \t]*=[ \t]*(.+?)\r?\n?$", head):
         _check_meta_image(path, head[: match.end()], match[1], length, file)
-    elif struct.unpack("<i", head[:4].ljust(4, b"\0"))[0] in (348, 540, 1543569408, 469893120):
+    else:
         _check_nifti(path, head, length, file)
 
 
@@ -76,24 +77,25 @@ def _require(length: int, needed: int, file: str) -> None:
 
 
 def _check_nifti(path: Path, head: bytes, length: int, file: str) -> None:
-    """NIfTI-1 and -2, either byte order, voxels in the same file or beside it (``.img``)."""
-    order = "<" if struct.unpack("<i", head[:4])[0] in (348, 540) else ">"
-    two = struct.unpack(order + "i", head[:4])[0] == 540
     try:
-        dim = struct.unpack_from(order + ("8q" if two else "8h"), head, 16 if two else 40)
-        (bits,) = struct.unpack_from(order + "h", head, 14 if two else 72)
-        offset = struct.unpack_from(order + ("q" if two else "f"), head, 168 if two else 108)[0]
-    except struct.error as error:
-        raise ImageUnreadable("its header is cut short.", action=_AGAIN, file=file) from error
-    if not 1 <= dim[0] <= 7 or any(n < 1 for n in dim[1 : dim[0] + 1]) or bits < 0 or not 0 <= offset <= MAX_BYTES:
-        raise ImageUnreadable("its NIfTI header has impossible sizes.", action=_AGAIN, file=file)
-    needed = math.prod(dim[1 : dim[0] + 1]) * bits // 8
-    if needed > MAX_BYTES:
+        header = parse_header(head)
+    except ValueError as error:
+        raise ImageUnreadable(f"no usable NIfTI: {error}.", action=_AGAIN, file=file) from error
+    if header is None:
+        return
+    if header.voxel_bytes > MAX_BYTES:
         raise ImageUnreadable("its header announces an absurd size.", action="Send the one series.", file=file)
-    voxels = path.with_suffix(".img")
-    if path.suffix == ".hdr" and voxels.is_file():
-        length, offset = voxels.stat().st_size, 0
-    _require(length, int(offset) + needed, file)
+    beside = voxel_file(path)
+    if beside:
+        _require(beside.stat().st_size, header.voxel_bytes, file)
+    else:
+        _require(length, header.offset + header.voxel_bytes, file)
+    if bad := count_not_finite(path, header):
+        raise ImageNotFinite(
+            f"{bad} voxels are NaN or infinite.",
+            action="Export the series again, or fill the background with a number.",
+            file=file,
+        )
 
 
 def _check_meta_image(path: Path, header: bytes, data: bytes, length: int, file: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from feature_store.errors import DicomSeriesError, GridMismatch, ImageUnreadable, MaskUnreadable
+from feature_store.errors import GridMismatch, ImageNotFinite, ImageUnreadable, MaskUnreadable
 from pipelines.images import read_image
 
 LARGEST_LABEL = 65535
@@ -35,7 +35,7 @@ def read_mask(path: Path, file: str | None = None) -> sitk.Image:
         )
     try:
         image = read_image(path, file)
-    except (ImageUnreadable, DicomSeriesError) as error:
+    except (ImageUnreadable, ImageNotFinite) as error:
         raise MaskUnreadable(error.message, action=error.action, file=file) from error
     return as_label_map(image, file)
 

@@ -1,4 +1,4 @@
-"""YAML as data and nothing else: small, shallow, no aliases, no tags, no key twice."""
+"""YAML as data and nothing else: small, shallow, no tags, no key twice, aliases only as far as they stay small."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from feature_store.errors import AsdegError
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
+MAX_VALUES = 50_000
 
 
 def read_strict_yaml(path: Path, error: type[AsdegError], file: str | None = None) -> dict[Any, Any]:
@@ -61,8 +62,6 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise _Refused("aliases (*name) are not allowed", self._here(), "Write the value out.")
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise _Refused(f"nesting is deeper than {MAX_DEPTH}", self._here(), "Keep only the described keys.")
@@ -70,6 +69,13 @@ class _Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self.depth -= 1
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Aliases (which programs write for a value that stands twice) count as often as they are used."""
+        root = super().get_single_node()
+        if root is not None and _expanded(root, {}) > MAX_VALUES:
+            raise _Refused(f"aliases unfold to more than {MAX_VALUES} values", root, "Write the values out.")
+        return root
 
     def _here(self) -> yaml.Node:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -87,8 +93,26 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node holds once aliases are written out; each node is looked at once."""
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise _Refused("an alias stands inside what it names", node, "Write the values out.")
+        return sizes[id(node)]
+    sizes[id(node)] = 0  # being counted
+    inside: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        inside = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        inside = node.value
+    sizes[id(node)] = 1 + sum(_expanded(part, sizes) for part in inside)
+    return sizes[id(node)]
+
+
 def _no_tag(loader: _Loader, node: yaml.Node) -> Any:
-    raise _Refused("tags (!name) are not allowed", node, "Write plain text, numbers, lists and mappings.")
+    raise _Refused(
+        "tags (!name) and merge keys (<<) are not allowed", node, "Write plain text, numbers, lists and mappings."
+    )
 
 
 _Loader.add_constructor(None, _no_tag)
