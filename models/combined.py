@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class StackSource:
 
 @dataclass(frozen=True)
 class CombinedSignature:
-    """Holds the signatures it is stacked on (``signs``, by kind), in the order of its stack."""
+    """Holds the signatures it is stacked on (``signs``, by kind)."""
 
     signs: dict[str, Signature]
     stack: Stack
@@ -81,8 +81,13 @@ class CombinedSignature:
     @property
     def features(self) -> list[str]:
         """Everything its signs need, then its clinical variables."""
-        of_signs = [name for sign in self.signs.values() for name in sign.features]
+        of_signs = [name for sign in self.members for name in sign.features]
         return [*dict.fromkeys(of_signs), *self.clinical_variables]
+
+    @property
+    def members(self) -> list[Signature]:
+        """Its signs, in the order of its inputs."""
+        return [self.signs[kind] for kind in self.stack.signs]
 
     @property
     def clinical_variables(self) -> list[str]:
@@ -91,9 +96,9 @@ class CombinedSignature:
     def score(self, features: Mapping[str, Any]) -> ScoreResult:
         """Risk of one patient; a missing clinical variable counts as its training median or most frequent value."""
         signs = []
-        for kind, sign in self.signs.items():
+        for sign in self.members:
             x = as_numbers(features, sign.selector.columns)
-            check_present(x, kind)
+            check_present(x, sign.kind)
             signs.append(sign.logits_of(x[None, :]))
         raw = np.concatenate([*signs, self.stack.encoder.encode(features)])
         logit = self.head.logit(self.stack.apply(raw[None, :]))
@@ -103,7 +108,7 @@ class CombinedSignature:
 
     def logits(self, table: pd.DataFrame) -> Floats:
         """Log-odds beyond the prevalence, one a row of a table with all :attr:`features`."""
-        signs = [s.logits_of(table_values(table, s.selector.columns))[:, None] for s in self.signs.values()]
+        signs = [s.logits_of(table_values(table, s.selector.columns))[:, None] for s in self.members]
         clinical = table.reindex(columns=self.clinical_variables).astype(object).to_dict(orient="records")
         terms = np.array([self.stack.encoder.encode({str(k): v for k, v in row.items()}) for row in clinical])
         raw = np.hstack([*signs, terms.reshape(len(table), len(self.stack.encoder.terms))])
@@ -113,17 +118,14 @@ class CombinedSignature:
         """Calibrated risks (n,) of a table with one row a patient."""
         return self.head.probability(self.logits(table))
 
-    def with_signs(self, signs: dict[str, Signature]) -> CombinedSignature:
-        return replace(self, signs=signs)
-
     def _occluded(self, features: Mapping[str, Any], raw: Floats) -> tuple[list[str], list[Any], Floats]:
         """Inputs by name, their values, and the raw inputs (m, d) with one of them at a time at its training median."""
         names: list[str] = []
         values: list[Any] = []
         rows: list[Floats] = []
-        indices = {name: [place] for place, name in enumerate(self.stack.names[: len(self.signs)])}
+        indices = {name: [place] for place, name in enumerate(self.stack.names[: len(self.members)])}
         for name, terms in self.stack.encoder.term_indices().items():
-            indices[name] = [len(self.signs) + term for term in terms]
+            indices[name] = [len(self.members) + term for term in terms]
         fills = {e.variable.name: e.encode(None) for e in self.stack.encoder.encoded}
         reads = {e.variable.name: e.variable.read(features.get(e.variable.name)) for e in self.stack.encoder.encoded}
         for name, places in indices.items():

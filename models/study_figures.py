@@ -81,8 +81,8 @@ def _importance(head: Head, x: Floats, names: Sequence[str]) -> list[tuple[str, 
 
 def _stacked(signature: CombinedSignature, patients: StudyPatients, rows: Ints) -> Floats:
     columns = []
-    for kind, sign in signature.signs.items():
-        matrix = patients.radiomics if kind == "rad" else patients.deep
+    for sign in signature.members:
+        matrix = patients.radiomics if sign.kind == "rad" else patients.deep
         if matrix is not None:
             columns.append(sign.head.fast_logit(sign.selector.transform(_of(matrix, sign, rows)))[:, None])
     if patients.clinical is not None:

@@ -1,0 +1,192 @@
+"""What an artefact holds, as files: settings.json, arrays.safetensors, estimator.skops."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from feature_store.errors import BlobCorrupt
+from models.classifiers import Configuration
+from models.clinical_columns import ClinicalEncoder, ClinicalVariable, EncodedVariable
+from models.combined import CombinedSignature, Stack
+from models.scale import Scale
+from models.selection.scaling import Scaling
+from models.selection.selector import Selector
+from models.signature import Head, Signature
+
+FORMAT = 1
+SCALING = ("medians", "centre", "scale", "mean", "sd")
+TRUSTED = [
+    "collections.OrderedDict",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
+    "sklearn.tree._tree.Tree",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGBClassifier",
+]
+"""Types beyond skops' own list that the fourteen classifiers are made of."""
+
+Arrays = dict[str, NDArray[np.float64]]
+Payload = dict[str, bytes]
+
+
+def to_payload(artefact: Selector | Signature | CombinedSignature, signs: dict[str, str]) -> Payload:
+    """Files of an artefact; ``signs``: content hash of each sign a combined signature is stacked on."""
+    if isinstance(artefact, Selector):
+        settings, arrays = _of_selector(artefact)
+        return _files({"format": FORMAT, "kind": "selector", "selector": settings}, arrays)
+    if isinstance(artefact, Signature):
+        settings, arrays = _of_selector(artefact.selector)
+        own: dict[str, Any] = {"selector": settings}
+    else:
+        own, arrays = _of_stack(artefact.stack)
+        own = {"stack": own, "signs": signs}
+    head = _of_head(artefact.head)
+    files = _files({"format": FORMAT, "kind": artefact.kind, "head": head, **own}, arrays)
+    return {**files, "estimator.skops": dump_estimator(artefact.head.estimator)}
+
+
+def from_payload(payload: Payload, signs: dict[str, Signature]) -> Selector | Signature | CombinedSignature:
+    """The artefact of these files. BlobCorrupt where they hold a type that is not listed."""
+    settings = json.loads(payload["settings.json"])
+    arrays = load_arrays(payload["arrays.safetensors"])
+    if settings["kind"] == "selector":
+        return _to_selector(settings["selector"], arrays)
+    head = _to_head(settings["head"], load_estimator(payload["estimator.skops"]))
+    if settings["kind"] == "combined":
+        return CombinedSignature(signs, _to_stack(settings["stack"], arrays), head)
+    return Signature(settings["kind"], _to_selector(settings["selector"], arrays), head)
+
+
+def dump_estimator(estimator: Any) -> bytes:
+    """skops' archive, with numbers in order where it has addresses in memory, and files named by content."""
+    import skops.io
+
+    original = zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator)))
+    schema = json.loads(original.read("schema.json"))
+    contents: Payload = {}
+    numbered = iter(range(1, 1 << 60))
+
+    def rewrite(node: Any) -> Any:
+        if isinstance(node, list):
+            return [rewrite(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        node = {key: rewrite(value) for key, value in node.items()}
+        if isinstance(node.get("__id__"), int):
+            node["__id__"] = next(numbered)
+        if isinstance(node.get("file"), str) and node["file"] in original.namelist():
+            data = original.read(node["file"])
+            name = f"{sha256(data).hexdigest()}{node['file'][node['file'].rindex('.') :]}"
+            contents[name], node["file"] = data, name
+        return node
+
+    contents["schema.json"] = json.dumps(rewrite(schema)).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(contents):
+            archive.writestr(zipfile.ZipInfo(name), contents[name], zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def load_estimator(data: bytes) -> Any:
+    """The estimator; BlobCorrupt where the archive holds a type that is not listed, before anything is made of it."""
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        return skops.io.loads(data, trusted=TRUSTED)
+    except UntrustedTypesFoundException as error:
+        raise BlobCorrupt("The estimator holds types that are not trusted.", action="Train it again.") from error
+
+
+def _files(settings: dict[str, Any], arrays: Arrays) -> Payload:
+    contiguous = {name: np.ascontiguousarray(value, dtype=np.float64) for name, value in arrays.items()}
+    text = json.dumps(settings, sort_keys=True, allow_nan=False, indent=1)
+    return {"settings.json": text.encode(), "arrays.safetensors": save_arrays(contiguous)}
+
+
+def _of_selector(selector: Selector) -> tuple[dict[str, Any], Arrays]:
+    arrays = {name: getattr(selector.scaling, name) for name in SCALING}
+    arrays["coefficients"] = selector.coefficients
+    if selector.projection is not None:
+        arrays["projection"] = selector.projection
+    clip = selector.scaling.clip
+    return {
+        "recipe": selector.recipe,
+        "columns": list(selector.columns),
+        "names": list(selector.names),
+        "lambda": selector.lambda_,
+        "clip": clip if math.isfinite(clip) else None,
+    }, arrays
+
+
+def _to_selector(settings: dict[str, Any], arrays: Arrays) -> Selector:
+    clip = math.inf if settings["clip"] is None else settings["clip"]
+    medians, centre, scale, mean, sd = (arrays[name] for name in SCALING)
+    scaling = Scaling(medians, centre, scale, mean, sd, clip)
+    return Selector(
+        settings["recipe"],
+        tuple(settings["columns"]),
+        scaling,
+        tuple(settings["names"]),
+        arrays["coefficients"],
+        settings["lambda"],
+        arrays.get("projection"),
+    )
+
+
+def _of_stack(stack: Stack) -> tuple[dict[str, Any], Arrays]:
+    variables = [
+        {
+            "name": e.variable.name,
+            "kind": e.variable.kind,
+            "high": e.variable.high,
+            "low": e.variable.low,
+            "fill": e.fill,
+            "levels": list(e.levels),
+        }
+        for e in stack.encoder.encoded
+    ]
+    arrays = {"centre": stack.centre, "mean": stack.mean, "sd": stack.sd}
+    return {"signs": list(stack.signs), "variables": variables}, arrays
+
+
+def _to_stack(settings: dict[str, Any], arrays: Arrays) -> Stack:
+    encoded = tuple(
+        EncodedVariable(ClinicalVariable(v["name"], v["kind"], v["high"], v["low"]), v["fill"], tuple(v["levels"]))
+        for v in settings["variables"]
+    )
+    return Stack(tuple(settings["signs"]), ClinicalEncoder(encoded), arrays["centre"], arrays["mean"], arrays["sd"])
+
+
+def _of_head(head: Head) -> dict[str, Any]:
+    return {
+        "classifier": head.configuration.classifier,
+        "params": {key: list(v) if isinstance(v, tuple) else v for key, v in head.configuration.params.items()},
+        "scale": [head.scale.slope, head.scale.intercept, head.scale.flat],
+        "calibration": [head.calibration.slope, head.calibration.intercept, head.calibration.flat],
+        "threshold": head.threshold,
+        "harm_threshold": head.harm_threshold,
+    }
+
+
+def _to_head(settings: dict[str, Any], estimator: Any) -> Head:
+    params = {key: tuple(v) if isinstance(v, list) else v for key, v in settings["params"].items()}
+    return Head(
+        Configuration(settings["classifier"], params),
+        estimator,
+        Scale(*settings["scale"]),
+        Scale(*settings["calibration"]),
+        settings["threshold"],
+        settings["harm_threshold"],
+    )
