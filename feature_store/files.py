@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +48,7 @@ class DataFiles:
         sites = kept["partition.site"].to_pylist() if "partition.site" in kept.column_names else [None] * len(kept)
         fragments = [
             self._format.make_fragment(
-                path,
+                unquote(path),  # Delta's log writes paths as URLs
                 filesystem=self._filesystem,
                 partition_expression=None if site is None else pads.field("site") == site,
             )
@@ -87,6 +88,10 @@ def expression(where: Where | None) -> Any:
     """The Arrow filter of ``where``; None where everything matches."""
     found = None
     for column, value in (where or {}).items():
-        one = pads.field(column).isin(values_of(value))
+        values = values_of(value)
+        known = [v for v in values if v is not None]  # a list of nothing, or of nulls, has no type to compare with
+        one = pads.field(column).isin(known) if known else pads.scalar(False)
+        if len(known) < len(values):
+            one = one | pads.field(column).is_null()
         found = one if found is None else found & one
     return found

@@ -26,10 +26,14 @@ PATIENTS_BY_NAME = 2000  # more are cheaper to read by site
 
 @dataclass
 class FeatureMatrix:
-    """``values`` n × p, NaN where an ROI is missing or failed; ``names`` p full names; ``sets`` id to feature count."""
+    """``values`` n × p, NaN where an ROI is missing or failed; ``names`` p full names; ``sets`` id to feature count.
+
+    ``blocks`` are the column ranges that belong to one ROI and feature set.
+    """
 
     values: np.ndarray
     names: list[str]
+    blocks: list[slice]
     missing_rois: list[str]
     refused_rows: int
     sets: dict[str, int] = field(default_factory=dict)
@@ -54,15 +58,17 @@ def read_matrix(
             parts.append(_Part(view, schema, ids, {i: known[i][1] for i in ids}, cases, rois, late))
     width = sum(part.width for part in parts)
     values = np.full((len(cases), width), np.nan)
-    start, names = 0, []
+    start, names, blocks = 0, [], []
     for part in parts:
         part.fill(values[:, start : start + part.width])
+        blocks += [slice(start + b.start, start + b.stop) for b in part.blocks]
         start += part.width
         names += part.names
     present = {roi for part in parts for roi in part.rois}
     return FeatureMatrix(
         values=values,
         names=names,
+        blocks=blocks,
         missing_rois=[str(roi) for roi in rois if roi not in present],
         refused_rows=sum(part.refused for part in parts),
         sets={name: len(known[name][1]) for name in feature_sets},
@@ -87,6 +93,7 @@ class _Part:
         self._names = [names[name] for name in ids]
         self.width, self.refused = 0, 0
         self.names: list[str] = []
+        self.blocks: list[slice] = []
         self.rois: set[RoiName] = set()
         self._starts: dict[int, int] = {}
         if self._heads is None:
@@ -110,6 +117,7 @@ class _Part:
             full = self._names[which] if schema is RADIOMICS else [f"{ids[which]}_{n}" for n in self._names[which]]
             self.names += [rois[at].feature_name(feature) for feature in full]
             self.width += len(full)
+            self.blocks.append(slice(self._starts[block], self.width))
         self._lengths = {block: len(self._names[block // len(rois)]) for block in self._starts}
 
     def fill(self, out: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import time_ns
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ import pyarrow.compute as pc
 
 from feature_store.delta import DeltaLog
 from feature_store.errors import Conflict
+from feature_store.files import Where
 from feature_store.push_log import PushLog
 from feature_store.rows import RejectedRow, Rows, check_rows, composite, row_hashes
 from feature_store.schemas import TableSchema
@@ -30,6 +32,10 @@ from feature_store.snapshot import Snapshot, table_schema
 
 PARALLEL_APPENDS = 4
 PATIENTS_BY_NAME = 2000  # a push of more is compared with all of its sites' rows
+
+
+Guard: TypeAlias = Collection[str] | Mapping[str, Where | None]
+"""Tables (or of each, the keys that matter) that must not have changed for a push to go through."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class Pusher:
         tables: Mapping[str, Rows],
         kind: str,
         source: str,
-        unless_changed: Collection[str] = (),
+        unless_changed: Guard = (),
         since: int | None = None,
     ) -> PushReceipt:
         """See :meth:`feature_store.store.FeatureStore.push`."""
@@ -112,7 +118,7 @@ class Pusher:
             def tables_json(pushes: pa.Table) -> str:
                 nonlocal seen
                 since_read = pushes.slice(seen)
-                self._refuse(pushes.slice(before.sequence if since is None else since), unless_changed)
+                self._refuse(pushes, before.sequence if since is None else since, unless_changed)
                 touched = _tables(since_read)
                 self._append(parts, [self._again(p, touched, pushes) for p in parts], push_id)
                 seen = len(pushes)
@@ -135,11 +141,12 @@ class Pusher:
             return np.zeros(len(part.rows), bool)
         return part.stale(Snapshot(self._logs, pushes))
 
-    def _refuse(self, pushes: pa.Table, unless_changed: Collection[str]) -> None:
-        if changed := sorted(_tables(pushes) & set(unless_changed)):
-            raise Conflict(
-                f"Another push changed {', '.join(changed)} in the meantime.", action="Read again, then try again."
-            )
+    def _refuse(self, pushes: pa.Table, since: int, unless_changed: Guard) -> None:
+        guarded = unless_changed if isinstance(unless_changed, Mapping) else dict.fromkeys(unless_changed)
+        for name in sorted(_tables(pushes.slice(since)) & set(guarded)):
+            heads = Snapshot(self._logs, pushes).heads(name, guarded[name])
+            if heads is not None and (np.asarray(heads.keys["push_sequence"]) > since).any():
+                raise Conflict(f"Another push changed {name} in the meantime.", action="Read again, then try again.")
 
     def _append(self, parts: list[_Part], masks: list[np.ndarray], push_id: str) -> None:
         jobs: list[Callable[[], None]] = []

@@ -118,15 +118,20 @@ def patient_features(
 ) -> dict[str, float]:
     """One patient's features by full name, the same numbers as in a training table.
 
-    Only ROIs that have values are there. Raises NotFound where the site has no such patient.
+    Only ROIs that have values are there (NaN where one of their features is undefined).
+    Raises NotFound where the site has no such patient.
     """
     heads = snapshot.heads("cases", {"site": site, "patient_id": patient_id})
     if heads is None or not len(heads.keys):
         raise NotFound("There is no such patient.", action="Send the case first.")
     newest = max(heads.keys.to_pylist(), key=lambda row: (row["push_sequence"], row["case_id"]))
     matrix = read_matrix(snapshot, [(site, patient_id, newest["case_id"])], feature_sets, rois)
-    named = zip(matrix.names, matrix.values[0].tolist(), strict=True)
-    return {name: value for name, value in named if not np.isnan(value)}
+    found: dict[str, float] = {}
+    for block in matrix.blocks:
+        values = matrix.values[0, block]
+        if not np.isnan(values).all():
+            found.update(zip(matrix.names[block], values.tolist(), strict=True))
+    return found
 
 
 def _refuse_in_sample(view: Snapshot, cohort: Cohort, feature_sets: Sequence[str]) -> None:

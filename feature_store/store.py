@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from feature_store.delta import DeltaLog
 from feature_store.errors import StoreNotFound, UsageError
 from feature_store.location import Location
 from feature_store.push_log import PushLog
-from feature_store.pushes import Pusher, PushReceipt
+from feature_store.pushes import Guard, Pusher, PushReceipt
 from feature_store.rows import Rows
 from feature_store.schemas import PUSHES, TABLES
 from feature_store.snapshot import Snapshot
@@ -57,15 +57,16 @@ class FeatureStore:
         *,
         kind: str,
         source: str,
-        unless_changed: Collection[str] = (),
+        unless_changed: Guard = (),
         since: int | None = None,
     ) -> PushReceipt:
         """Write rows of several tables; readers see all of them or none.
 
         ``tables`` maps a table's name to rows (dicts, or an Arrow table). Rows equal to their key's
         latest revision are left out; rows that break a rule come back in the receipt and the others are
-        written. ``unless_changed`` names tables that no other push may have written after push ``since``
-        (default: the newest at the call), else Conflict is raised and nothing becomes visible.
+        written. ``unless_changed`` names tables (or maps a table to the key columns' values that matter) that
+        no other push may have written after push ``since`` (default: the newest at the call); else Conflict
+        is raised and nothing becomes visible.
         Raises SchemaError for columns that are not the table's, StoreError where the store refuses.
         """
         return self._pusher.push(tables, kind, source, unless_changed, since)
