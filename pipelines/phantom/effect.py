@@ -35,10 +35,10 @@ class Marker:
 
 MARKERS: dict[str, Marker] = {
     "nucleus_signal": Marker(
-        0.78, 0.48, 0.15, 0.20, 1.05, "T2 signal of the nucleus pulposus of every disc, as a share of CSF"
+        0.64, 0.42, 0.10, 0.20, 0.90, "T2 signal of the nucleus pulposus of every disc, as a share of CSF"
     ),
     "disc_roughness": Marker(
-        0.07, 0.16, 0.04, 0.01, 0.35, "SD of the correlated texture in every disc on T2, as a share of CSF"
+        0.05, 0.10, 0.022, 0.01, 0.20, "SD of the correlated texture in every disc on T2, as a share of CSF"
     ),
     "paraspinal_fat": Marker(0.12, 0.26, 0.06, 0.02, 0.60, "share of the paraspinal muscles that is fat streaks"),
 }

@@ -20,18 +20,21 @@ SIGNAL: dict[str, dict[Tissue, float]] = {
     },
     "t1": {
         Tissue.AIR: 0.0, Tissue.FAT: 0.95, Tissue.ABDOMEN: 0.35, Tissue.VESSEL: 0.08, Tissue.MUSCLE: 0.30,
-        Tissue.CSF: 0.16, Tissue.NERVE: 0.28, Tissue.MARROW: 0.55, Tissue.CORTEX: 0.15, Tissue.ANNULUS: 0.24,
+        Tissue.CSF: 0.16, Tissue.NERVE: 0.28, Tissue.MARROW: 0.55, Tissue.CORTEX: 0.30, Tissue.ANNULUS: 0.24,
         Tissue.NUCLEUS: 0.29,
     },
     "t2": {
         Tissue.AIR: 0.0, Tissue.FAT: 0.72, Tissue.ABDOMEN: 0.34, Tissue.VESSEL: 0.05, Tissue.MUSCLE: 0.17,
-        Tissue.CSF: 1.0, Tissue.NERVE: 0.55, Tissue.MARROW: 0.42, Tissue.CORTEX: 0.12, Tissue.ANNULUS: 0.17,
-        Tissue.NUCLEUS: 0.70,
+        Tissue.CSF: 1.0, Tissue.NERVE: 0.55, Tissue.MARROW: 0.42, Tissue.CORTEX: 0.22, Tissue.ANNULUS: 0.20,
+        Tissue.NUCLEUS: 0.55,
     },
 }  # fmt: skip
 
 OSTEOPOROSIS_HU = -55.0
 """Osteoporotic marrow on CT; it hangs on the clinical variable, not on the outcome."""
+
+STREAK = 0.55
+"""How far a fat streak goes from muscle's to fat's signal: it shares its voxels with muscle."""
 
 OTHER_MUSCLE_FAT = 0.10
 """Share of fat in psoas and quadratus lumborum: the same for everybody but for chance."""
@@ -62,7 +65,7 @@ def _bone(
         shift = OSTEOPOROSIS_HU if patient.clinical.osteoporosis else 0.0
         picture[marrow] += shift + 22.0 * level + 30.0 * texture
     else:
-        picture[marrow] += 0.04 * level + 0.05 * texture
+        picture[marrow] += 0.04 * level + 0.04 * texture
 
 
 def _abdomen(picture: FloatArray, contrast: str, anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> None:
@@ -82,7 +85,7 @@ def _discs(
     """On T2 the nucleus has the patient's own signal and roughness; other contrasts know nothing of them."""
     disc = anatomy.where("intervertebral_disc")
     texture = grid.noise(2.2, rng)[disc]
-    by_level = rng.normal(0.0, 0.05, len(LUMBAR_DISCS))
+    by_level = rng.normal(0.0, 0.04, len(LUMBAR_DISCS))
     if contrast != "t2":
         picture[disc] += (12.0 if contrast == "ct" else 0.03) * texture
         return
@@ -105,8 +108,8 @@ def _muscles(
     field = grid.noise(3.0, rng)
     others = float(np.clip(rng.normal(OTHER_MUSCLE_FAT, 0.03), 0.02, 0.25))
     paraspinal = markers["paraspinal_fat"] if contrast == "t2" else OTHER_MUSCLE_FAT
-    fat = SIGNAL[contrast][Tissue.FAT]
+    muscle, fat = SIGNAL[contrast][Tissue.MUSCLE], SIGNAL[contrast][Tissue.FAT]
     back = anatomy.where("paraspinal_muscle")
     for here, share in ((back, paraspinal), ((anatomy.tissue == Tissue.MUSCLE) & ~back, others)):
         streak = 1.0 / (1.0 + np.exp(-(field[here] - ndtri(1.0 - share)) / 0.25))
-        picture[here] += (fat - picture[here]) * streak
+        picture[here] += STREAK * (fat - muscle) * streak
