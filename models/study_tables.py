@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 
 from feature_store.errors import FeatureTableError
 from feature_store.vocabulary import Partition
+from models.feature_files import KEYS, NOT_FEATURES, as_floats, features_of, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from feature_store.snapshot import Snapshot
 
+READERS = ("A", "B", "C")
+ONE_SITE = "unknown"
+"""The site of patients whose table names none."""
 PATIENT_COLUMNS = ("patient_id", "site", "partition", "outcome")
 SOURCES = ("radiomics", "deep", "clinical")
 
@@ -154,3 +159,137 @@ def from_store(
         warnings=(f"{dropped} patients of the cohort have no outcome yet and are left out.",) if dropped else (),
         sources={"cohort": cohort, "feature_sets": ",".join(feature_sets), "encoders": ",".join(encoders)},
     )
+
+
+def from_files(
+    *,
+    outcome: Path,
+    radiomics: Path | None = None,
+    deep: Path | None = None,
+    clinical: Path | None = None,
+    reads: Path | None = None,
+    repeats: Path | None = None,
+) -> StudyTables:
+    """Reads the tables of ``asdeg study``, joined on patient_id (and site, where a table has it as well).
+
+    The outcome file says who is in the study. A patient whom a feature table lacks has missing values there;
+    one whom all of them lack is left out. FeatureTableError names the file, the rule and the count.
+    """
+    patients, notes = _patients(outcome)
+    tables: dict[str, pd.DataFrame] = {}
+    present = np.zeros(len(patients), dtype=bool)
+    for source, path in (("radiomics", radiomics), ("deep", deep), ("clinical", clinical)):
+        if path is None:
+            continue
+        table = read_table(path)
+        features, of_file = (_clinical(table), list[str]()) if source == "clinical" else features_of(table, path.name)
+        joined, found = _joined(patients, table, features, path.name)
+        missing = int((~found).sum())
+        lacks = [f"{path.name} lacks {missing} of {len(patients)} patients; their values there are imputed."]
+        notes += [*of_file, *(lacks if missing else [])]
+        tables[source] = joined
+        present |= found
+    if not tables:
+        raise FeatureTableError("There is no feature table.", action="Give --radiomics, --deep or --clinical.")
+    if not present.any():
+        raise FeatureTableError(
+            "No patient of the outcome file is in a feature table.", action="Check that the ids are the same."
+        )
+    if not present.all():
+        notes.append(f"{int((~present).sum())} patients are in no feature table and are left out.")
+    if reads is not None:
+        table = read_table(reads)
+        tables["reads"] = _joined(patients, table, _reads(table, reads.name), reads.name)[0]
+    kept = {source: table.loc[present].reset_index(drop=True) for source, table in tables.items()}
+    return StudyTables(
+        patients.loc[present].reset_index(drop=True),
+        radiomics=kept.get("radiomics"),
+        deep=kept.get("deep"),
+        clinical=kept.get("clinical"),
+        reads=kept.get("reads"),
+        repeats=None if repeats is None else _repeats(repeats),
+        warnings=tuple(notes),
+    )
+
+
+def _patients(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    table = read_table(path)
+    absent = [column for column in ("outcome", "cohort") if column not in table.columns]
+    if absent:
+        raise FeatureTableError(
+            f"It has no column {' and no column '.join(absent)}.",
+            action="Give patient_id, outcome (0 or 1) and cohort (training, internal_validation, external_test).",
+            file=path.name,
+        )
+    site = [name or ONE_SITE for name in table["site"]] if "site" in table.columns else ONE_SITE
+    cohort = [str(name).strip() for name in table["cohort"]]
+    unknown = sum(name not in {p.value for p in Partition} for name in cohort)
+    if unknown:
+        raise FeatureTableError(
+            f"{unknown} rows have a cohort that is none of ours.",
+            action="Write training, internal_validation or external_test.",
+            file=path.name,
+        )
+    blank = table["outcome"].isna().to_numpy()
+    values = as_floats(table["outcome"])
+    wrong = int((~blank & ~np.isin(values, (0.0, 1.0))).sum())
+    if wrong:
+        raise FeatureTableError(
+            f"{wrong} outcomes are neither 0 nor 1.", action="Write 0, 1, or nothing where unknown.", file=path.name
+        )
+    patients = pd.DataFrame({"patient_id": table["patient_id"], "site": site, "partition": cohort})
+    twice = int(patients.duplicated(["site", "patient_id"]).sum())
+    if twice:
+        raise FeatureTableError(f"{twice} patients are there twice.", action="Give one row a patient.", file=path.name)
+    patients = patients.loc[~blank].assign(outcome=values[~blank].astype(np.int64)).reset_index(drop=True)
+    return patients, [f"{int(blank.sum())} patients have no outcome and are left out."] if blank.any() else []
+
+
+def _joined(
+    patients: pd.DataFrame, table: pd.DataFrame, features: pd.DataFrame, file: str
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """The features in the patients' order, and which patients the table has."""
+    by_site = "site" in table.columns and bool((patients["site"] != ONE_SITE).any())
+    keys = list(KEYS) if by_site else ["patient_id"]
+    if patients.duplicated(keys).any():
+        raise FeatureTableError(
+            "Two sites have patients of the same id, and this table has no site.",
+            action="Add the site column.",
+            file=file,
+        )
+    twice = int(table.duplicated(keys).sum())
+    if twice:
+        raise FeatureTableError(f"{twice} patients are there twice.", action="Give one row a patient.", file=file)
+    index = pd.MultiIndex.from_frame(table[keys])
+    places = index.get_indexer(pd.MultiIndex.from_frame(patients[keys]))
+    found = places >= 0
+    joined = features.iloc[np.where(found, places, 0)].reset_index(drop=True)
+    return joined.where(pd.Series(found)) if not found.all() else joined, found
+
+
+def _clinical(table: pd.DataFrame) -> pd.DataFrame:
+    return table[[c for c in table.columns if c not in (*KEYS, *NOT_FEATURES)]]
+
+
+def _reads(table: pd.DataFrame, file: str) -> pd.DataFrame:
+    """Columns A, B, C, also where they are called surgeon_a or reader_a."""
+    found = {}
+    for column in table.columns:
+        reader = column.lower().removeprefix("surgeon_").removeprefix("reader_").upper()
+        if reader in READERS:
+            found[reader] = as_floats(table[column])
+    if not found or any(not np.isin(v[~np.isnan(v)], (0.0, 1.0)).all() for v in found.values()):
+        raise FeatureTableError(
+            "It needs columns A, B or C with 0 or 1.", action="Write one column a surgeon.", file=file
+        )
+    return pd.DataFrame(found, index=table.index)
+
+
+def _repeats(path: Path) -> pd.DataFrame:
+    table = read_table(path)
+    if "segmentation" not in table.columns:
+        raise FeatureTableError(
+            "It has no column segmentation.", action="Say which segmentation each row is of.", file=path.name
+        )
+    features, _ = features_of(table.drop(columns="segmentation"), path.name)
+    return pd.concat([table[[c for c in (*KEYS, "segmentation") if c in table.columns]], features], axis=1)
