@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from feature_store.errors import GridMismatch, LabelEmpty, RoiTooSmall
@@ -27,13 +27,15 @@ class RoiCrop:
     ``image``: the ROI's bounding box and ``margin`` voxels on each side, axes z, y, x, in the pixel type
     of the preprocessed image (it decides bin edges and the wavelet's precision). ``mask``: same shape,
     True inside the ROI, False throughout the margin. ``spacing``: mm along x, y, z. Direction and
-    origin are absent because no feature depends on them.
+    origin are absent because no feature depends on them. ``ends``: for z, y, x, whether the ROI reaches
+    the last voxel of an axis of even size, where the whole image's wavelet sums in another order.
     """
 
     image: NDArray[Any]
     mask: NDArray[np.bool_]
     spacing: tuple[float, float, float]
     margin: int = WAVELET_MARGIN
+    ends: tuple[bool, bool, bool] = (False, False, False)
 
     @property
     def voxel_count(self) -> int:
@@ -79,7 +81,8 @@ def crop_roi(
     roi = np.zeros([len(index) for index in grid], dtype=np.bool_)
     core = tuple(slice(margin, margin + high - low) for low, high in box)
     roi[core] = inside[tuple(slice(low, high) for low, high in box)] != 0
-    return RoiCrop(_take(image, grid), roi, spacing, margin)
+    last = [high == size and size % 2 == 0 for (_, high), size in zip(box, image.shape, strict=True)]
+    return RoiCrop(_take(image, grid), roi, spacing, margin, (last[0], last[1], last[2]))
 
 
 def bounding_box(mask: NDArray[Any]) -> list[tuple[int, int]]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from feature_store.errors import ExtractionError
 from pipelines.crop import RoiCrop, crop_roi
 from pipelines.feature_sets import FeatureSet
+from pipelines.texture.families import Region, image_features
+from pipelines.texture.shape import shape
+from pipelines.texture.wavelet import subbands
 
 
 class RadiomicsExtractor:
@@ -23,14 +28,16 @@ class RadiomicsExtractor:
         """Values of one ROI in the order of ``feature_set.feature_names``.
 
         ``image`` is preprocessed; ``mask`` has its size, non-zero inside the ROI (array: z, y, x).
-        NaN where stock PyRadiomics has NaN. Raises LabelEmpty, RoiTooSmall, ExtractionError.
+        NaN where stock PyRadiomics has NaN. Raises LabelEmpty, RoiTooSmall, GridMismatch, ExtractionError.
         """
         return self.extract_from_crop(crop_roi(image, mask))
 
     def extract_from_crop(self, crop: RoiCrop) -> NDArray[np.float64]:
         """As :meth:`extract`, of an ROI already cut out by :func:`pipelines.crop.crop_roi`."""
         try:
-            values = _stock_values(self.feature_set, crop)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # NaN is an answer here
+                values = self._values(crop)
         except Exception as error:
             raise ExtractionError(
                 f"features could not be computed ({type(error).__name__}: {error}).",
@@ -38,37 +45,22 @@ class RadiomicsExtractor:
             ) from error
         return np.array([values[name] for name in self.feature_set.feature_names], dtype=np.float64)
 
+    def _values(self, crop: RoiCrop) -> dict[str, float]:
+        settings = self.feature_set
+        core = tuple(slice(crop.margin, size - crop.margin) for size in crop.image.shape)
+        region = Region.of(np.ascontiguousarray(crop.mask[core]), crop.spacing)
+        values: dict[str, float] = {}
+        if "shape" in settings.classes:
+            values.update({f"original_shape_{name}": v for name, v in shape(region.mask, crop.spacing).items()})
+        for image_name, image in self._images(crop, core):
+            for family, features in image_features(image, region, settings).items():
+                values.update({f"{image_name}_{family}_{name}": value for name, value in features.items()})
+        return values
 
-def _stock_values(settings: FeatureSet, crop: RoiCrop) -> dict[str, Any]:
-    """PyRadiomics' own feature classes on the crop."""
-    from radiomics import getFeatureClasses, imageoperations
-
-    keep = [slice(crop.margin, -crop.margin or None)] * 3
-    padding = [(0, size % 2) for size in crop.image.shape]
-    padded = sitk.GetImageFromArray(np.pad(crop.image, padding, mode="edge"))
-    padded.SetSpacing(crop.spacing)
-    roi = crop.mask[tuple(keep)]
-    mask = sitk.GetImageFromArray(roi.astype(np.uint32))
-    mask.SetSpacing(crop.spacing)
-    kwargs: dict[str, Any] = {"binWidth": settings.bin_width, "voxelArrayShift": settings.voxel_array_shift}
-    if settings.bin_count is not None:
-        kwargs["binCount"] = settings.bin_count
-    classes = getFeatureClasses()
-    values: dict[str, Any] = {}
-    images = []
-    if "original" in settings.image_types:
-        images += list(imageoperations.getOriginalImage(padded, None, **kwargs))
-    if "wavelet" in settings.image_types:
-        images += list(imageoperations.getWaveletImage(padded, None, wavelet=settings.wavelet, **kwargs))
-    low, size = [crop.margin] * 3, list(roi.shape[::-1])
-    for image, name, _ in images:
-        part = sitk.RegionOfInterest(image, size, low)
-        for family in settings.classes:
-            if family == "shape":
-                continue
-            features = classes[family](part, mask, **kwargs).execute()
-            values.update({f"{name}_{family}_{feature}": value for feature, value in features.items()})
-    if "shape" in settings.classes:
-        features = classes["shape"](mask, mask, **kwargs).execute()
-        values.update({f"original_shape_{feature}": value for feature, value in features.items()})
-    return values
+    def _images(self, crop: RoiCrop, core: tuple[slice, ...]) -> Iterator[tuple[str, NDArray[Any]]]:
+        """The images features are computed on, cut to the ROI's bounding box."""
+        if "original" in self.feature_set.image_types:
+            yield "original", np.ascontiguousarray(crop.image[core])
+        if "wavelet" in self.feature_set.image_types:
+            for band, image in subbands(crop.image, crop.ends, self.feature_set.wavelet).items():
+                yield f"wavelet-{band}", image

@@ -1,0 +1,7 @@
+"""PyRadiomics' texture, intensity and shape features by compiled kernels, with PyRadiomics' values.
+
+Counts (co-occurrences, runs, zones, dependences) are whole numbers, so any correct algorithm is exact.
+What is summed in floating point is summed in the order NumPy sums it inside PyRadiomics: pairwise along
+contiguous memory, plainly one after another otherwise, in the memory order that PyRadiomics' arrays
+happen to have. ``log2`` and powers stay NumPy's. So nearly every value has the same last bit.
+"""
