@@ -7,17 +7,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from feature_store.control import ControlDatabase, default_url
+from feature_store.errors import BlobCorrupt
 from feature_store.store import FeatureStore
 from infra.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from services.selection.handler import SelectionHandler
-    from services.training.handler import TrainingHandler
 
+    from models.combined import CombinedSignature
+    from models.signature import Signature
     from services.ingest.handler import IngestHandler
     from services.scoring.handler import ScoringHandler
     from services.scoring.score_log import ScoreLog
+    from services.selection.handler import SelectionHandler
+    from services.training.handler import TrainingHandler
     from services.training.releases import Releases
 
 SERVICES = ("ingest", "selection", "training", "scoring")
@@ -52,10 +55,18 @@ class House:
 
     @cached_property
     def scoring(self) -> ScoringHandler:
-        from models import artefacts
         from services.scoring.handler import ScoringHandler
 
-        return ScoringHandler(self.store, self.score_log, lambda name: artefacts.load(name, self.store.blobs))
+        return ScoringHandler(self.store, self.score_log, self._signature)
+
+    def _signature(self, name: str) -> Signature | CombinedSignature:
+        from models import artefacts
+        from models.selection.selector import Selector
+
+        found = artefacts.load(name, self.store.blobs)
+        if isinstance(found, Selector):
+            raise BlobCorrupt("The released artefact is a selector.", action="Release another training run.")
+        return found
 
     @cached_property
     def selection(self) -> SelectionHandler:

@@ -79,7 +79,8 @@ def load_settings(environ: Mapping[str, str] | None = None, **command_line: Any)
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {
-        name.removeprefix(PREFIX).lower(): text for name, text in environ.items()
+        name.removeprefix(PREFIX).lower(): text
+        for name, text in environ.items()
         if name.startswith(PREFIX) and name not in NO_SETTINGS
     }
     values.update({name: value for name, value in command_line.items() if value is not None})

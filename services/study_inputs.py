@@ -1,4 +1,4 @@
-"""From a cohort plan to the tables that are fitted on: what selection and training begin with alike."""
+"""From cohort settings to the tables that are fitted on: what selection and training begin with alike."""
 
 from __future__ import annotations
 
@@ -6,46 +6,41 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-from feature_store.cohorts import freeze_cohort
 
-from feature_store.errors import NotReady
+from feature_store.cohort_settings import CohortSettings
+from feature_store.cohorts import freeze_cohort
 from feature_store.store import FeatureStore
 from models.study_settings import StudySettings
 from models.study_tables import StudyTables, from_store
-from services.cohort_plan import CohortPlan
+from services.feature_sources import FeatureSources, feature_sources
 
 
 @dataclass(frozen=True)
 class StudyInputs:
     """A frozen cohort and what is read for it; kept in the run's settings, so that the run can be repeated."""
 
-    plan: CohortPlan
+    plan: CohortSettings
     study: StudySettings
     cohort: str
     version: int
-    radiomics: tuple[str, ...]
-    encoders: tuple[str, ...]
+    sources: FeatureSources
 
     @classmethod
-    def freeze(cls, store: FeatureStore, plan: CohortPlan, study: StudySettings) -> StudyInputs:
+    def freeze(cls, store: FeatureStore, plan: CohortSettings, study: StudySettings) -> StudyInputs:
         """Freeze the cohort now. Raises NotReady where the store has no features to read."""
-        snapshot = store.snapshot()
-        radiomics, encoders = plan.feature_set_ids(snapshot), plan.encoder_ids(snapshot)
-        if not radiomics and not encoders:
-            raise NotReady("The store has no features yet.", action="Run `asdeg extract` first.")
-        cohort = freeze_cohort(store, plan.cohort_settings())
-        return cls(plan, study, cohort.name, cohort.version, radiomics, encoders)
+        sources = feature_sources(store.snapshot(), plan)
+        cohort = freeze_cohort(store, plan)
+        return cls(plan, study, cohort.name, cohort.version, sources)
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> StudyInputs:
         """The inverse of :meth:`settings`."""
         return cls(
-            plan=CohortPlan.model_validate(settings["plan"]),
+            plan=CohortSettings.model_validate(settings["plan"]),
             study=StudySettings.model_validate(settings["study"]),
             cohort=settings["cohort"],
             version=settings["version"],
-            radiomics=tuple(settings["radiomics"]),
-            encoders=tuple(settings["encoders"]),
+            sources=FeatureSources(tuple(settings["radiomics"]), tuple(settings["encoders"])),
         )
 
     def settings(self) -> dict[str, Any]:
@@ -55,14 +50,15 @@ class StudyInputs:
             "study": self.study.model_dump(mode="json"),
             "cohort": self.cohort,
             "version": self.version,
-            "radiomics": list(self.radiomics),
-            "encoders": list(self.encoders),
-            "feature_sets": [*self.radiomics, *self.encoders],
+            "radiomics": list(self.sources.radiomics),
+            "encoders": list(self.sources.encoders),
+            "feature_sets": [*self.sources.radiomics, *self.sources.encoders],
         }
 
     def tables(self, store: FeatureStore) -> StudyTables:
         """The cohort's tables, point in time, with the plan's sequences only."""
-        tables = from_store(store.snapshot(), self.cohort, self.radiomics, self.encoders, version=self.version)
+        radiomics, encoders = self.sources.radiomics, self.sources.encoders
+        tables = from_store(store.snapshot(), self.cohort, radiomics, encoders, version=self.version)
         return replace(tables, radiomics=self._of_plan(tables.radiomics), deep=self._of_plan(tables.deep))
 
     def _of_plan(self, table: pd.DataFrame | None) -> pd.DataFrame | None:

@@ -14,6 +14,7 @@ from infra.cli.studies import SUMMARY_COLUMNS, summary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from feature_store.cohort_settings import CohortSettings
     from models.study_settings import StudySettings
     from services.training.messages import ReleaseEntry
 
@@ -40,10 +41,9 @@ def register(app: typer.Typer) -> None:
 
 def select(session: Session, cohort: CohortFile = None, grid: Grid = None, seed: Seed = None) -> None:
     """Fit the selectors of Rad-sign and DL-sign on the cohort's training patients."""
-    from services.cohort_plan import load_plan
     from services.selection.messages import SelectRequest
 
-    request = SelectRequest(cohort=load_plan(cohort), study=_study(session, grid, None, seed))
+    request = SelectRequest(cohort=_cohort(cohort), study=_study(session, grid, None, seed))
     handler = session.house().selection
     run_id = handler.begin(request)
     with session.progress("select") as progress:
@@ -62,11 +62,10 @@ def train(
     seed: Seed = None,
 ) -> None:
     """Train the three signatures and write the report; nothing is released by it."""
-    from services.cohort_plan import load_plan
     from services.training.messages import TrainRequest
 
     study = _study(session, grid, permutations, seed)
-    request = TrainRequest(cohort=load_plan(cohort), study=study, selection_run=selection_run)
+    request = TrainRequest(cohort=_cohort(cohort), study=study, selection_run=selection_run)
     handler = session.house().training
     run_id = handler.begin(request)
     with session.progress("train") as progress:
@@ -146,3 +145,9 @@ def _study(session: Session, grid: str | None, permutations: int | None, seed: i
 
     chosen = session.settings.but(grid=grid, permutations=permutations, seed=seed)
     return StudySettings(seed=chosen.seed, grid=chosen.grid, permutations=chosen.permutations)
+
+
+def _cohort(path: Path | None) -> CohortSettings:
+    from feature_store.cohort_settings import CohortSettings
+
+    return CohortSettings(name="default") if path is None else CohortSettings.load(path)

@@ -37,7 +37,7 @@ def study(
     """
     settings = session.settings.but(permutations=permutations, seed=seed, grid=grid)
 
-    from models.report import write_report
+    from models.report.render import write_report
     from models.study import run_study
     from models.study_settings import StudySettings
     from models.study_tables import from_files

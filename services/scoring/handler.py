@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from feature_store.retrieval import patient_features
-
 from feature_store.errors import AsdegError, NotFound, NothingReleased
+from feature_store.retrieval import CLINICAL_COLUMNS, TEXT_COLUMNS, patient_features
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
 from services.ids import new_id
@@ -127,8 +126,10 @@ def _case_of(snapshot: Snapshot, site: str, patient_id: str) -> str:
 
 
 def _clinical(snapshot: Snapshot, site: str, patient_id: str) -> dict[str, Any]:
-    rows = snapshot.table("clinical", where={"site": site, "patient_id": patient_id}).to_pylist()
-    return rows[0] if rows else {}
+    """As in a training table: numbers as float, texts as they are."""
+    rows = snapshot.table("clinical", CLINICAL_COLUMNS, where={"site": site, "patient_id": patient_id}).to_pylist()
+    found = rows[0] if rows else {}
+    return {name: v if v is None or name in TEXT_COLUMNS else float(v) for name, v in found.items()}
 
 
 def _row(answer: ScoreAnswer, case_id: str, asked_by: str) -> dict[str, Any]:

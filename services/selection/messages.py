@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from feature_store.cohort_settings import CohortSettings
 from models.study_settings import StudySettings
-from services.cohort_plan import CohortPlan
 
 
 class SelectRequest(BaseModel):
@@ -13,5 +13,5 @@ class SelectRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    cohort: CohortPlan = Field(default_factory=CohortPlan)
+    cohort: CohortSettings = CohortSettings(name="default")
     study: StudySettings = Field(default_factory=StudySettings)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from feature_store.errors import NotReady
 from feature_store.store import FeatureStore
 from models import artefacts
+from models.artefacts import Artefact
 from models.study import run_study
 from services.runs import Run, RunStatus, list_runs, read_run
 from services.study_inputs import StudyInputs
@@ -87,18 +90,19 @@ class TrainingHandler:
         inputs = StudyInputs.from_settings(selection.settings)
         recipe = {name: getattr(inputs.study, name) for name in RECIPE}
         study = request.study.model_copy(update=recipe)
-        return StudyInputs(inputs.plan, study, inputs.cohort, inputs.version, inputs.radiomics, inputs.encoders)
+        return replace(inputs, study=study)
 
     def _train(self, run: Run, progress: Progress | None) -> RunStatus:
-        from models.report import write_report  # brings matplotlib, which nobody else here needs
+        from models.report.render import write_report  # brings matplotlib, which nobody else here needs
 
         inputs = StudyInputs.from_settings(run.status.settings)
         result = run_study(inputs.tables(self._store), inputs.study, progress)
-        kept = {kind: artefacts.save(signature, self._store.blobs) for kind, signature in result.signatures.items()}
+        blobs = self._store.blobs
+        kept = {kind: artefacts.save(cast(Artefact, sign), blobs) for kind, sign in result.signatures.items()}
         with tempfile.TemporaryDirectory(prefix="asdeg-report-") as folder:
             write_report(result, Path(folder), f"ASDeg study: cohort {inputs.cohort} version {inputs.version}")
             for path in sorted(Path(folder).rglob("*")):
                 if path.is_file():
                     name = REPORT + path.relative_to(folder).as_posix()
-                    kept[name] = self._store.blobs.put_file(ARTEFACTS, path)
+                    kept[name] = blobs.put_file(ARTEFACTS, path)
         return run.finish(kept, result.metrics)

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feature_store.cohort_settings import CohortSettings
 from models.study_settings import StudySettings
-from services.cohort_plan import CohortPlan
 
 Kind = Literal["rad", "dl", "combined"]
 
@@ -18,7 +18,7 @@ class TrainRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    cohort: CohortPlan = Field(default_factory=CohortPlan)
+    cohort: CohortSettings = CohortSettings(name="default")
     study: StudySettings = Field(default_factory=StudySettings)
     selection_run: str | None = Field(
         None, description="a finished selection run: its cohort, feature sets and recipe are taken over"
