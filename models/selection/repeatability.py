@@ -59,15 +59,17 @@ def repeatable(study: StudyTables, cutoff: float) -> tuple[pd.DataFrame | None, 
 def _raters(study: StudyTables, table: pd.DataFrame, names: list[str]) -> list[pd.DataFrame]:
     """One frame a rater, indexed by patient, training patients only."""
     assert study.repeats is not None
-    by_site = "site" in study.repeats.columns
-    keys = ["site", "patient_id"] if by_site else ["patient_id"]
+    keys = ["site", "patient_id"] if "site" in study.repeats.columns else ["patient_id"]
     training = study.rows(Partition.TRAINING)
-    own = table.iloc[training].set_index(pd.MultiIndex.from_frame(study.patients.iloc[training][keys].astype(str)))
-    repeats = study.repeats.assign(**{key: study.repeats[key].astype(str) for key in keys})
+    own = table.iloc[training].set_axis(_ids(study.patients.iloc[training], keys), axis=0)
+    segmentation = study.repeats["segmentation"].astype(str).to_numpy()
     found = []
-    for _, rows in repeats.groupby(repeats["segmentation"].astype(str), sort=True):
-        indexed = rows.drop_duplicates(keys).set_index(keys)
-        indexed.index = pd.MultiIndex.from_frame(indexed.index.to_frame(index=False))
-        found.append(indexed.loc[indexed.index.isin(own.index), names])
-    has_own = PRIMARY_SEGMENTATION in set(repeats["segmentation"].astype(str))
-    return found if len(found) > 1 or has_own else [own[names], *found]
+    for name in sorted(set(segmentation)):
+        rows = study.repeats.loc[segmentation == name]
+        rater = rows[names].set_axis(_ids(rows, keys), axis=0)
+        found.append(rater.loc[~rater.index.duplicated() & rater.index.isin(own.index)])
+    return found if len(found) > 1 or PRIMARY_SEGMENTATION in segmentation else [own[names], *found]
+
+
+def _ids(table: pd.DataFrame, keys: list[str]) -> list[str]:
+    return ["\n".join(row) for row in zip(*(table[key].astype(str) for key in keys), strict=True)]
