@@ -94,11 +94,14 @@ class Blobs:
             final = self._location.folder / FOLDER / path
             final.parent.mkdir(parents=True, exist_ok=True)
             part = final.with_name(f".{uuid.uuid4().hex}.part")
-            with part.open("wb") as target:
-                shutil.copyfileobj(source, target)
-                target.flush()
-                os.fsync(target.fileno())
-            part.replace(final)
+            try:
+                with part.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+                    target.flush()
+                    os.fsync(target.fileno())
+                part.replace(final)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(
                 f"A blob of {kind} could not be written ({type(error).__name__}).", action="Check space and rights."

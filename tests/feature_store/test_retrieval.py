@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from feature_store.cohort_settings import CohortSettings
+from feature_store.cohorts import freeze_cohort
+from feature_store.errors import FeaturesMissing, NotFound, StoreError, UsageError
+from feature_store.retrieval import clinical_table, patient_features, training_table
+from feature_store.store import FeatureStore
+from tests.feature_store.examples import NAMES, ROIS, case, embedding, encoder, feature_set, label, radiomics
+
+MR, CT, VIT = "study-mr-0a1b2c3d", "study-ct-0a1b2c3d", "vit_small-0a1b2c3d"
+CT_ROI, MR_ROI = ROIS
+
+
+def value(patient: int, roi: int, feature: int) -> float:
+    return patient + roi / 10 + feature / 100
+
+
+@pytest.fixture
+def filled(store: FeatureStore) -> FeatureStore:
+    """Six patients with CT and MR features; p2 without MR, p3 with a failed CT."""
+    for i in range(6):
+        store.push(case(f"p{i}") | {"labels": [label(f"p{i}", i % 2)]}, kind="case", source="a")
+    sets = [feature_set(MR), feature_set(CT, NAMES[:2])]
+    rows = [radiomics(f"p{i}", None if i == 3 else [value(i, 0, j) for j in range(2)], name=CT) for i in range(6)]
+    rows += [radiomics(f"p{i}", [value(i, 1, j) for j in range(3)], MR_ROI) for i in range(6) if i != 2]
+    cubes = [embedding(f"p{i}", [value(i, 0, j) for j in range(4)]) for i in range(6)]
+    tables: dict[str, Any] = {"feature_sets": sets, "encoders": [encoder()], "radiomics": rows, "embeddings": cubes}
+    store.push(tables, kind="features", source="extract")
+    freeze_cohort(store, CohortSettings(name="study"))
+    return store
+
+
+def test_training_table(filled: FeatureStore) -> None:
+    table = training_table(filled.snapshot(), "study", [MR, CT, VIT])
+    assert table.patients["patient_id"].tolist() == [f"p{i}" for i in range(6)]
+    assert table.patients.columns.tolist() == ["site", "patient_id", "case_id", "partition", "outcome"]
+    assert table.features.columns.tolist() == [
+        *(f"t2_sag.intervertebral_disc.all.{name}" for name in NAMES),
+        *(f"ct.vertebral_body.all.{name}" for name in NAMES[:2]),
+        *(f"ct.vertebral_body.all.{VIT}_{i:03d}" for i in range(4)),
+    ]
+    nan = np.nan
+    expected = np.array(
+        [
+            [nan if i == 2 else value(i, 1, j) for j in range(3)]
+            + [nan if i == 3 else value(i, 0, j) for j in range(2)]
+            + [float(np.float32(value(i, 0, j))) for j in range(4)]
+            for i in range(6)
+        ]
+    )
+    np.testing.assert_array_equal(table.features.to_numpy(), expected)
+    assert table.features.dtypes.eq("float64").all()
+    assert table.sources["as_of"] == 7
+    assert table.sources["feature_sets"] == {MR: 3, CT: 2, VIT: 4}
+    assert "t2_ax/psoas_major/all/both/primary" in table.sources["missing_rois"]
+    assert len(table.sources["missing_rois"]) == 6
+
+
+def test_nothing_later_than_the_cohort_is_in_it(filled: FeatureStore) -> None:
+    before = training_table(filled.snapshot(), "study", [MR, CT])
+    clinical = clinical_table(filled.snapshot(), "study")
+    changed = case("p1", age=99.0)["clinical"]
+    late = [radiomics("p1", [-1.0, -1.0, -1.0], MR_ROI), radiomics("p2", [-1.0, -1.0, -1.0], MR_ROI)]
+    filled.push({"radiomics": late, "clinical": changed, "labels": [label("p0", 1)]}, kind="x", source="a")
+    snapshot = FeatureStore.open(filled.uri).snapshot()
+    after = training_table(snapshot, "study", [MR, CT])
+    pd.testing.assert_frame_equal(before.features, after.features, check_exact=True)
+    pd.testing.assert_frame_equal(before.patients, after.patients)
+    pd.testing.assert_frame_equal(clinical, clinical_table(snapshot, "study"))
+    now = training_table(snapshot, "study", [MR, CT], as_of=snapshot.sequence)
+    assert (now.features.iloc[1, :3] == -1).all()
+    assert clinical_table(snapshot, "study", as_of=snapshot.sequence)["age"][1] == 99.0
+    assert freeze_cohort(filled, CohortSettings(name="study")).version == 2
+    newest = training_table(filled.snapshot(), "study", [MR, CT])
+    assert (newest.features.iloc[[1, 2], :3] == -1).all().all()
+    old = training_table(filled.snapshot(), "study", [MR, CT], version=1)
+    pd.testing.assert_frame_equal(before.features, old.features, check_exact=True)
+
+
+def test_images_from_after_the_surgery_are_refused(filled: FeatureStore) -> None:
+    late = [row | {"days_from_index": 1} for row in case("p4")["series"] if row["sequence"] == "ct"]
+    filled.push({"series": late}, kind="case", source="a")
+    freeze_cohort(filled, CohortSettings(name="study"))
+    table = training_table(filled.snapshot(), "study", [MR, CT])
+    assert table.sources["refused_rows"] == 1
+    row = table.features.iloc[4]
+    assert row.filter(like="ct.").isna().all()
+    assert row.filter(like="t2_sag.").notna().all()
+    names = patient_features(filled.snapshot(), "a", "p4", [MR, CT])
+    assert set(names) == {f"t2_sag.intervertebral_disc.all.{name}" for name in NAMES}
+    filled.push({"clinical": [case("p4")["clinical"][0] | {"days_from_index": 5}]}, kind="case", source="a")
+    assert filled.snapshot().table("clinical", ["days_from_index"], {"patient_id": "p4"}).to_pylist() == [
+        {"days_from_index": None}
+    ]
+
+
+def test_one_patient_equals_many(filled: FeatureStore) -> None:
+    snapshot = filled.snapshot()
+    table = training_table(snapshot, "study", [MR, CT, VIT])
+    for i, patient in enumerate(table.patients["patient_id"]):
+        alone = patient_features(snapshot, "a", patient, [MR, CT, VIT])
+        assert alone == table.features.iloc[i].dropna().to_dict()
+    with pytest.raises(NotFound):
+        patient_features(snapshot, "b", "p1", [MR])
+
+
+def test_an_undefined_feature_is_there_as_nan(filled: FeatureStore) -> None:
+    filled.push({"radiomics": [radiomics("p1", [1.0, np.nan, 3.0], MR_ROI)]}, kind="x", source="a")
+    found = patient_features(filled.snapshot(), "a", "p1", [MR])
+    assert list(found) == [f"t2_sag.intervertebral_disc.all.{name}" for name in NAMES]
+    assert np.isnan(list(found.values())).tolist() == [False, True, False]
+
+
+def test_repeated_segmentations_stay_apart(filled: FeatureStore) -> None:
+    repeat = radiomics("p1", [7.0, 8.0, 9.0], MR_ROI) | {"segmentation": "reader_b"}
+    filled.push({"radiomics": [repeat]}, kind="features", source="x")
+    freeze_cohort(filled, CohortSettings(name="study"))
+    snapshot = filled.snapshot()
+    primary = training_table(snapshot, "study", [MR])
+    assert primary.features.iloc[1, 0] == value(1, 1, 0)
+    other = training_table(snapshot, "study", [MR], segmentation="reader_b")
+    assert other.features.columns.tolist() == primary.features.columns.tolist()
+    assert other.features.iloc[1].tolist() == [7.0, 8.0, 9.0]
+    assert other.features.iloc[0].isna().all()
+
+
+def test_what_cannot_be_told_apart_or_is_not_there_is_refused(filled: FeatureStore) -> None:
+    snapshot = filled.snapshot()
+    with pytest.raises(FeaturesMissing, match="study-pet"):
+        training_table(snapshot, "study", [MR, "study-pet-00000000"])
+    with pytest.raises(FeaturesMissing):  # known by now, but not when the cohort is looked at
+        training_table(snapshot, "study", [MR], as_of=3)
+    with pytest.raises(UsageError):
+        training_table(snapshot, "study", [MR], as_of=snapshot.sequence + 1)
+    filled.push({"radiomics": [radiomics("p1", [1.0, 1.0], MR_ROI, name=CT)]}, kind="features", source="x")
+    snapshot = filled.snapshot()
+    with pytest.raises(UsageError, match="Two feature sets"):
+        training_table(snapshot, "study", [MR, CT], as_of=snapshot.sequence)
+    filled.push({"radiomics": [radiomics("p1", [1.0], MR_ROI)]}, kind="features", source="x")
+    snapshot = filled.snapshot()
+    with pytest.raises(StoreError, match="length"):
+        training_table(snapshot, "study", [MR], as_of=snapshot.sequence)
+
+
+@pytest.mark.parametrize(
+    ("who", "outcomes", "refused"),
+    [("training", True, True), ("training", False, False), ("internal_validation", False, True), (None, True, False)],
+)
+def test_encoders_that_know_the_patients(filled: FeatureStore, who: str | None, outcomes: bool, refused: bool) -> None:
+    patients = training_table(filled.snapshot(), "study", [MR]).patients
+    known = patients[patients["partition"] == who]["patient_id"].tolist()
+    seen = [f"a/{known[0]}"] if known else ["a/somebody"]
+    filled.push({"encoders": [encoder(seen=seen, outcomes=outcomes)]}, kind="features", source="x")
+    snapshot = filled.snapshot()
+    if refused:
+        with pytest.raises(UsageError, match="fitted on 1 patients"):
+            training_table(snapshot, "study", [VIT], as_of=snapshot.sequence)
+    assert training_table(
+        snapshot, "study", [VIT], as_of=snapshot.sequence, allow_in_sample=refused
+    ).features.shape == (6, 4)
+
+
+def test_clinical_table(store: FeatureStore) -> None:
+    store.push(case("p0", sex="male", osteoporosis=True) | {"labels": [label("p0", 1)]}, kind="case", source="a")
+    rows = case("p1") | {"labels": [label("p1", 0)]}
+    del rows["clinical"]
+    store.push(rows, kind="case", source="a")
+    freeze_cohort(store, CohortSettings(name="study"))
+    table = clinical_table(store.snapshot(), "study")
+    assert table.columns.tolist() == ["age", "sex", "bmi", "surgical_segments", "osteoporosis", "diagnosis"]
+    assert table.iloc[0].tolist()[:2] == [50.0, "male"]
+    assert table["osteoporosis"].tolist()[0] == 1.0
+    assert table.iloc[1].isna().all()
+    assert table[["age", "bmi", "surgical_segments", "osteoporosis"]].dtypes.eq("float64").all()
+
+
+def test_against_a_plain_reading(store: FeatureStore) -> None:
+    """Revisions, many files and row order: the matrix equals one built cell by cell from the revisions."""
+    rng = np.random.default_rng(0)
+    store.push({"feature_sets": [feature_set(MR)]}, kind="features", source="x")
+    expected: dict[tuple[str, int], list[float]] = {}
+    for _ in range(12):
+        rows = []
+        for i in rng.permutation(30)[:10]:
+            site, roi = ("a", "b")[i % 2], int(rng.integers(2))
+            values = rng.normal(size=3).tolist()
+            expected[f"{site}/p{i}", roi] = values
+            rows.append(radiomics(f"p{i}", values, ROIS[roi], site))
+        keys = {(r["site"], r["patient_id"], r["sequence"]): r for r in rows}
+        store.push({"radiomics": list(keys.values())}, kind="features", source="x")
+        for i, site in ((r["patient_id"], r["site"]) for r in keys.values()):
+            store.push({**case(i, site), "labels": [label(i, int(i[1:]) % 2, site)]}, kind="case", source=site)
+    freeze_cohort(store, CohortSettings(name="study"))
+    table = training_table(store.snapshot(), "study", [MR])
+    assert table.features.shape[1] == 6
+    for i, patient in enumerate(table.patients.itertuples()):
+        for roi, name in ((0, "ct."), (1, "t2_sag.")):
+            wanted = expected.get((f"{patient.site}/{patient.patient_id}", roi), [np.nan] * 3)
+            np.testing.assert_array_equal(table.features.iloc[i].filter(like=name).to_numpy(), wanted)
