@@ -4,20 +4,23 @@ The embedding is the penultimate representation, averaged: every patch token aft
 the final layer norm, before any head, averaged over the 8×8×8 tokens (paper, "Deep Learning Feature
 Extraction": the average pooling layer, "a global image representation by averaging patch features").
 
-MONAI's modules hold the weights and define the values. On a CPU their forward allocates, and faults in,
-tens of megabytes a layer; :class:`TokenMean` computes the same numbers from the same weights into
-buffers it keeps, which is a third faster.
+MONAI's net defines the weights' names and the values. On a CPU its forward allocates, and faults in, tens
+of megabytes a layer; :class:`TokenMean` computes the same numbers from the same weights into buffers it
+keeps, a third faster, and without importing MONAI (seconds, and 200 MB, in every worker).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from monai.networks.nets import ViT
 from torch import Tensor
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from monai.networks.nets import ViT
 
 INPUT_SIZE = 128
 PATCH_SIZE = 16
@@ -50,6 +53,8 @@ ARCHITECTURES = {
 
 def empty_net(architecture: str) -> ViT:
     """MONAI's net without storage for its weights: nothing is drawn from the global random generator."""
+    from monai.networks.nets import ViT
+
     a = ARCHITECTURES[architecture]
     with torch.device("meta"):
         return ViT(
@@ -76,19 +81,19 @@ def load_net(architecture: str, weights: Mapping[str, Tensor]) -> ViT:
 
 
 class TokenMean:
-    """Average-pooled final tokens of a net: float32 (n, 1, 128, 128, 128) -> float32 (n, hidden).
+    """Average-pooled final tokens: float32 (n, 1, 128, 128, 128) -> float32 (n, hidden).
 
-    On a CPU in float32. On a CUDA device MONAI's own forward runs under bfloat16 autocast with fused
-    attention (values then agree to bfloat16's precision only). Keeps its buffers: not for two threads.
+    ``weights`` has exactly the names of MONAI's state. On a CPU everything is float32. On a CUDA device
+    MONAI's own forward runs under bfloat16 autocast with fused attention, and values agree to bfloat16's
+    precision only. Keeps its buffers: not for two threads at once.
     """
 
-    def __init__(self, net: ViT, device: str = "cpu") -> None:
+    def __init__(self, architecture: str, weights: Mapping[str, Tensor], device: str = "cpu") -> None:
         self.device = torch.device(device)
-        self._net = net.to(self.device)
-        self.dimension = int(net.norm.weight.shape[0])
         if self.device.type == "cpu":
-            self._lean = _LeanForward(net)
+            self._lean = _LeanForward(ARCHITECTURES[architecture], weights)
         else:
+            self._net = load_net(architecture, weights).to(self.device)
             for block in self._net.blocks:
                 block.attn.use_flash_attention = True
 
@@ -129,19 +134,19 @@ class _Block:
 class _LeanForward:
     """The forward of MONAI's net for ``CPU_BATCH`` cubes: same weights, kept buffers, fused attention."""
 
-    def __init__(self, net: ViT) -> None:
-        embedding = net.patch_embedding
-        self._hidden = int(net.norm.weight.shape[0])
-        self._heads = int(net.blocks[0].attn.num_heads)
-        self._patch = embedding.patch_embeddings.weight.reshape(self._hidden, -1).t().contiguous()
-        self._position = (embedding.position_embeddings[0] + embedding.patch_embeddings.bias).contiguous()
-        self._blocks = list(_blocks(net))
-        self._norm = (net.norm.weight, net.norm.bias)
+    def __init__(self, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:
+        self._hidden, self._heads = architecture.hidden, architecture.heads
+        patch = weights["patch_embedding.patch_embeddings.weight"]
+        bias = weights["patch_embedding.patch_embeddings.bias"]
+        self._patch = patch.reshape(self._hidden, -1).t().contiguous()
+        self._position = weights["patch_embedding.position_embeddings"][0] + bias
+        self._blocks = list(_blocks(architecture, weights))
+        self._norm = (weights["norm.weight"], weights["norm.bias"])
         rows, side, p = CPU_BATCH * TOKENS, TOKENS_A_SIDE, PATCH_SIZE
         self._patches = torch.empty(CPU_BATCH, side, side, side, p, p, p)
         self._tokens = torch.empty(rows, self._hidden)
         self._qkv = torch.empty(rows, 3 * self._hidden)
-        self._wide = torch.empty(rows, self._blocks[0].up.shape[1])
+        self._wide = torch.empty(rows, architecture.mlp)
 
     def __call__(self, cubes: Tensor) -> Tensor:
         """Final-norm tokens, (CPU_BATCH, 512, hidden)."""
@@ -163,16 +168,17 @@ class _LeanForward:
         return functional.layer_norm(t, width, *self._norm).view(n, TOKENS, self._hidden)
 
 
-def _blocks(net: ViT) -> Iterator[_Block]:
-    for block in net.blocks:
+def _blocks(architecture: Architecture, weights: Mapping[str, Tensor]) -> Iterator[_Block]:
+    for i in range(architecture.layers):
+        block = {name.removeprefix(f"blocks.{i}."): w for name, w in weights.items() if name.startswith(f"blocks.{i}.")}
         yield _Block(
-            norm1=(block.norm1.weight, block.norm1.bias),
-            qkv=block.attn.qkv.weight.t().contiguous(),
-            out=block.attn.out_proj.weight.t().contiguous(),
-            out_bias=block.attn.out_proj.bias,
-            norm2=(block.norm2.weight, block.norm2.bias),
-            up=block.mlp.linear1.weight.t().contiguous(),
-            up_bias=block.mlp.linear1.bias,
-            down=block.mlp.linear2.weight.t().contiguous(),
-            down_bias=block.mlp.linear2.bias,
+            norm1=(block["norm1.weight"], block["norm1.bias"]),
+            qkv=block["attn.qkv.weight"].t().contiguous(),
+            out=block["attn.out_proj.weight"].t().contiguous(),
+            out_bias=block["attn.out_proj.bias"],
+            norm2=(block["norm2.weight"], block["norm2.bias"]),
+            up=block["mlp.linear1.weight"].t().contiguous(),
+            up_bias=block["mlp.linear1.bias"],
+            down=block["mlp.linear2.weight"].t().contiguous(),
+            down_bias=block["mlp.linear2.bias"],
         )

@@ -53,13 +53,15 @@ def _box(mask: np.ndarray, spacing: tuple[float, ...], margin_mm: float) -> tupl
 
 
 def _resized(voxels: np.ndarray, edge: int) -> np.ndarray:
-    import torch
-    from torch.nn.functional import interpolate
-
-    resized = interpolate(
-        torch.from_numpy(voxels)[None, None], size=(edge, edge, edge), mode="trilinear", align_corners=False
-    )
-    return resized[0, 0].numpy()
+    """Linear interpolation along one axis after the other: multiply and add, the same bits on any machine."""
+    for axis in range(3):
+        size = voxels.shape[axis]
+        at = np.clip((np.arange(edge) + 0.5) * (size / edge) - 0.5, 0, size - 1)
+        low = np.minimum(at.astype(np.intp), max(size - 2, 0))
+        weight = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        below, above = voxels.take(low, axis), voxels.take(np.minimum(low + 1, size - 1), axis)
+        voxels = below * (1 - weight) + above * weight
+    return voxels
 
 
 class Embedder:
@@ -70,10 +72,10 @@ class Embedder:
     """
 
     def __init__(self, settings: EncoderSettings, weights: Mapping[str, Tensor], device: str = "cpu") -> None:
-        from models.vit import TokenMean, load_net
+        from models.vit import TokenMean
 
         self.settings = settings
-        self._encode = TokenMean(load_net(settings.architecture, weights), device)
+        self._encode = TokenMean(settings.architecture, weights, device)
 
     def embed(self, cubes: np.ndarray) -> np.ndarray:
         """Cubes float32 (n, 128, 128, 128), as :func:`roi_cube` gives them -> float32 (n, dimension)."""

@@ -1,0 +1,101 @@
+"""Encoders and their weights in the store: register, find, load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feature_store.blobs import Blobs
+from feature_store.errors import BlobCorrupt, NotFound
+from feature_store.store import FeatureStore
+from models.encoders import ARCHITECTURE_DIMENSIONS, EncoderSettings, encoder_row, named_encoder
+
+if TYPE_CHECKING:
+    from models.checkpoints import Weights
+
+ARTEFACTS = "artefacts"
+
+
+def resolve_encoder(store: FeatureStore, name: str) -> EncoderSettings:
+    """``vit_small`` or ``vit_base`` (random weights, seed 0), or the id of a registered encoder.
+
+    Raises NotFound for an id the store does not have.
+    """
+    if name in ARCHITECTURE_DIMENSIONS:
+        return named_encoder(name)
+    found = store.snapshot().table("encoders", columns=["settings"], where={"encoder": name}).to_pylist()
+    if not found:
+        raise NotFound(
+            f"there is no encoder {name!r}.",
+            action=f"Name {' or '.join(ARCHITECTURE_DIMENSIONS)}, or the id of a registered encoder.",
+        )
+    return EncoderSettings.from_canonical(found[0]["settings"])
+
+
+def register_encoder(
+    store: FeatureStore,
+    settings: EncoderSettings,
+    *,
+    origin: str | None = None,
+    outcomes_seen: bool = False,
+    patients_seen: Sequence[str] | None = None,
+) -> str:
+    """Make sure the encoder's row and weights are in the store; returns the checkpoint's hash.
+
+    Random weights are drawn and stored on first use. Stored checkpoints need their ``origin`` (see
+    :func:`models.encoders.encoder_row`) when they are registered, and never again.
+    """
+    found = store.snapshot().table("encoders", columns=["checkpoint_hash"], where={"encoder": settings.id})
+    if len(found) and store.blobs.has(ARTEFACTS, found["checkpoint_hash"][0].as_py()):
+        return str(found["checkpoint_hash"][0].as_py())
+    if settings.seed is None:
+        checkpoint_hash = settings.checkpoint
+        if not store.blobs.has(ARTEFACTS, checkpoint_hash):
+            raise NotFound("the encoder's checkpoint is not in the store.", action="Register its file first.")
+    else:
+        from models.checkpoints import dump, random_weights
+
+        checkpoint_hash = store.blobs.put_bytes(ARTEFACTS, dump(random_weights(settings.architecture, settings.seed)))
+    if not len(found):
+        row = encoder_row(
+            settings, checkpoint_hash, origin=origin, outcomes_seen=outcomes_seen, patients_seen=patients_seen
+        )
+        store.push({"encoders": [row]}, kind="encoder", source="extraction")
+    return checkpoint_hash
+
+
+def register_checkpoint_file(
+    store: FeatureStore,
+    path: Path,
+    architecture: str,
+    *,
+    margin_mm: float = EncoderSettings().margin_mm,
+    outcomes_seen: bool = False,
+    patients_seen: Sequence[str] | None = None,
+) -> EncoderSettings:
+    """Keep a checkpoint file as an encoder; its origin becomes ``file:SHA256`` of the file's own bytes.
+
+    Whether outcomes were seen is for the caller to state: a file does not tell. Raises CheckpointError.
+    """
+    from models.checkpoints import dump, read_checkpoint
+
+    weights, sha256 = read_checkpoint(path, architecture)
+    checkpoint = store.blobs.put_bytes(ARTEFACTS, dump(weights))
+    settings = EncoderSettings.model_validate(
+        {"architecture": architecture, "margin_mm": margin_mm, "checkpoint": checkpoint}
+    )
+    register_encoder(store, settings, origin=f"file:{sha256}", outcomes_seen=outcomes_seen, patients_seen=patients_seen)
+    return settings
+
+
+def load_weights(blobs: Blobs, checkpoint_hash: str) -> Weights:
+    """Weights of a stored checkpoint. Raises NotFound, or BlobCorrupt where the bytes changed."""
+    import safetensors
+    import safetensors.torch
+
+    try:
+        weights: Weights = safetensors.torch.load(blobs.read_bytes(ARTEFACTS, checkpoint_hash))
+    except safetensors.SafetensorError as error:
+        raise BlobCorrupt("the blob is no checkpoint.", action="Register the encoder again.") from error
+    return weights

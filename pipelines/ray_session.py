@@ -1,0 +1,109 @@
+"""Ray for the length of a job: the connection this process has, a cluster by address, or one of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+LOOPBACK = "127.0.0.1"
+OBJECT_STORE_BYTES = 1024**3
+"""Of a Ray of our own. Crops and cubes in flight live there; what does not fit waits (back-pressure)."""
+
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray's native code writes to our stderr; what matters of it comes back as an exception.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # A worker that died is reported on stdout, where a caller's JSON goes; it is recorded per ROI instead.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|retries remaining",
+}
+"""Environment of Ray, set before it is imported unless the user has set it."""
+
+
+@dataclass(frozen=True)
+class RayResources:
+    """What the cluster has, after the caller's limit."""
+
+    cpus: int
+    gpus: int
+
+
+@contextmanager
+def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[RayResources]:
+    """Use Ray as the process is connected; else connect to ``address``; else start one on this machine.
+
+    One started here listens on the loopback only, has no dashboard, and ends with the block. Workers of a
+    cluster need this software installed, and the store at the same URI.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        if address is not None:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            with _native_stderr_closed():
+                ray.init(
+                    num_cpus=cpus or os.cpu_count() or 1,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _node_ip_address=LOOPBACK,
+                )
+    try:
+        found = ray.cluster_resources()
+        have = max(1, int(found.get("CPU", 1)))
+        yield RayResources(cpus=min(have, cpus or have), gpus=int(found.get("GPU", 0)))
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """While Ray starts, its native code greets on file descriptor 2, past every logger."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextmanager
+def quiet_ray_data(block_bytes: int) -> Iterator[None]:
+    """Ray Data without its own progress bars and console chatter, with blocks of about ``block_bytes``.
+
+    Blocks whose worker died are left out and the others go on: the caller looks for what is missing. Ray
+    Data's log file keeps everything. What was set before holds again afterwards.
+    """
+    from ray.data import DataContext
+
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    context.enable_rich_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1
+    context.target_max_block_size = block_bytes
+    context.execution_options.verbose_progress = False
+    logger = logging.getLogger("ray.data")
+    consoles = [handler for handler in logger.handlers if type(handler).__name__ == "PlainRayHandler"]
+    levels = [handler.level for handler in consoles]
+    for handler in consoles:
+        handler.setLevel(logging.CRITICAL + 1)
+    try:
+        with DataContext.current(context):
+            yield
+    finally:
+        for handler, level in zip(consoles, levels, strict=True):
+            handler.setLevel(level)
