@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,20 @@ def test_snapshots_share_nothing_that_moves(store: FeatureStore) -> None:
     assert snapshot.table("cases").equals(before)
     assert isinstance(snapshot, Snapshot)
     assert len(store.snapshot().table("cases")) == 6
+
+
+def test_threads_may_share_a_store(store: FeatureStore) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        receipts = list(pool.map(lambda i: push(store, case(f"p{i}")), range(12)))
+    assert sorted(receipt.sequence for receipt in receipts) == list(range(1, 13))
+    assert len(store.snapshot().table("rois")) == 24
+
+
+def test_rows_written_twice_under_one_push_are_seen_once(store: FeatureStore) -> None:
+    push(store, case("p1"))
+    log = store._logs["clinical"]
+    files = log.files()
+    assert files is not None
+    log.append(files.dataset().to_table())
+    assert len(FeatureStore.open(store.uri).snapshot().table("clinical")) == 1
+    assert len(FeatureStore.open(store.uri).snapshot().revisions("clinical")) == 1
