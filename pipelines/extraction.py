@@ -97,7 +97,7 @@ def _stream(series: list[SeriesJob], config: WorkerConfig, resources: RayResourc
             fn_constructor_args=(config,),
             compute=pool(size=min(resources.cpus, len(rois))),
             num_cpus=RADIOMICS_CPUS,
-            ray_remote_args_fn=_few_retries,
+            max_task_retries=RETRIES,
         )
     if any(job.encoder is not None for job in rois):
         data = data.map_batches(
@@ -108,13 +108,9 @@ def _stream(series: list[SeriesJob], config: WorkerConfig, resources: RayResourc
             compute=pool(min_size=1, max_size=min(resources.gpus or resources.cpus, len(rois))),
             num_cpus=EMBEDDING_CPUS,
             num_gpus=1 if on_gpu else 0,
-            ray_remote_args_fn=_few_retries,
+            max_task_retries=RETRIES,
         )
     return data
-
-
-def _few_retries() -> dict[str, Any]:
-    return {"max_task_retries": RETRIES}
 
 
 def _rows(data: Any) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ def quiet_ray_data(block_bytes: int) -> Iterator[None]:
     Data's log file keeps everything. What was set before holds again afterwards.
     """
     from ray.data import DataContext
+    from ray.util.annotations import RayDeprecationWarning
 
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
@@ -102,7 +104,9 @@ def quiet_ray_data(block_bytes: int) -> Iterator[None]:
     for handler in consoles:
         handler.setLevel(logging.CRITICAL + 1)
     try:
-        with DataContext.current(context):
+        with DataContext.current(context), warnings.catch_warnings():
+            # How often a dead worker's task is retried can be said only in a way Ray 2.60 calls deprecated.
+            warnings.filterwarnings("ignore", message=".*ray_remote_args", category=RayDeprecationWarning)
             yield
     finally:
         for handler, level in zip(consoles, levels, strict=True):
