@@ -8,7 +8,7 @@ disc heights and where the patient lies vary from patient to patient and know no
 The planted effect (its numbers stand in :mod:`pipelines.phantom.effect` and in each cohort's README.txt):
 
 - age, bmi, osteoporosis and the number of surgical segments decide the chance of *degenerating* (43 % on
-  average; their own AUC is about 0.75);
+  average; their own AUC is about 0.77);
 - a degenerating patient's discs lose nucleus signal and gain coarse texture on T2, and the paraspinal muscles
   gain fat streaks on axial T2; the three markers are drawn independently of each other and overlap;
 - the outcome *is* degenerating, and the follow-up measurements lead the label rule to it.

@@ -35,12 +35,12 @@ class Marker:
 
 MARKERS: dict[str, Marker] = {
     "nucleus_signal": Marker(
-        0.63, 0.45, 0.11, 0.20, 0.90, "T2 signal of the nucleus pulposus of every disc, as a share of CSF"
+        0.64, 0.43, 0.10, 0.20, 0.90, "T2 signal of the nucleus pulposus of every disc, as a share of CSF"
     ),
     "disc_roughness": Marker(
-        0.055, 0.09, 0.022, 0.01, 0.20, "SD of the correlated texture in every disc on T2, as a share of CSF"
+        0.05, 0.09, 0.022, 0.01, 0.20, "SD of the correlated texture in every disc on T2, as a share of CSF"
     ),
-    "paraspinal_fat": Marker(0.13, 0.23, 0.065, 0.02, 0.60, "share of the paraspinal muscles that is fat streaks"),
+    "paraspinal_fat": Marker(0.12, 0.25, 0.06, 0.02, 0.60, "share of the paraspinal muscles that is fat streaks"),
 }
 """Two markers are seen by sagittal T2, the third by axial T2; T1 and CT have none of their own."""
 
