@@ -1,0 +1,255 @@
+"""Radiomics against stock PyRadiomics: time and values, both measured in this run, one thread each.
+
+    python tests/benchmarks/radiomics.py --image ct.nii.gz --mask labels.nii.gz --labels 27,28 --json
+    python tests/benchmarks/radiomics.py                     a table over the named real images
+
+Stock is ``RadiomicsFeatureExtractor.execute`` on the whole image, once an ROI, with the same settings and 851
+features; ours is the crop and the extraction of the same ROI. Both run once before the clock starts (ours
+compiles its kernels then). ``cpu_ratio`` and ``wall_ratio`` are stock's time over ours, summed over the ROIs.
+
+The real images are those of the shared data folder. With the source distribution of pyradiomics 3.0.1
+unpacked (``pip download --no-binary :all: --no-deps --no-build-isolation pyradiomics==3.0.1``) and
+``PYRADIOMICS_SDIST`` pointing at it, its lung, brain and breast cases are in the table as well.
+"""
+
+from __future__ import annotations
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# this file has the name of the library it measures: its folder must not be looked in first
+sys.path[:] = [str(REPOSITORY), *(p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent)]
+
+from pipelines.crop import crop_roi  # noqa: E402
+from pipelines.feature_sets import REGISTRY, FeatureSet, feature_set  # noqa: E402
+from pipelines.images import read_image  # noqa: E402
+from pipelines.masks import align_mask, read_mask  # noqa: E402
+from pipelines.preprocessing import preprocess, preprocess_mask  # noqa: E402
+from pipelines.radiomics import RadiomicsExtractor  # noqa: E402
+
+TOLERANCE = 1e-9
+
+
+def stock_extractor(settings: FeatureSet) -> Any:
+    """Stock PyRadiomics with the settings of a feature set whose preprocessing is already done."""
+    from radiomics import featureextractor
+
+    options: dict[str, Any] = {"binWidth": settings.bin_width, "voxelArrayShift": settings.voxel_array_shift}
+    if settings.bin_count is not None:
+        options["binCount"] = settings.bin_count
+    extractor = featureextractor.RadiomicsFeatureExtractor(**options)
+    extractor.disableAllImageTypes()
+    if "original" in settings.image_types:
+        extractor.enableImageTypeByName("Original")
+    if "wavelet" in settings.image_types:
+        extractor.enableImageTypeByName("Wavelet")
+    return extractor
+
+
+def stock_values(extractor: Any, image: sitk.Image, mask: sitk.Image, label: int, names: tuple[str, ...]) -> Any:
+    result = extractor.execute(image, mask, label=label)
+    return np.array([float(result[name]) for name in names])
+
+
+def compare(ours: np.ndarray, stock: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which values are equal to the last bit, and which within a relative 1e-9 (NaN equals NaN)."""
+    identical = (ours == stock) | (np.isnan(ours) & np.isnan(stock))
+    with np.errstate(all="ignore"):
+        near = np.abs(ours - stock) <= TOLERANCE * np.abs(stock)
+    return identical, identical | near
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, time.process_time() - cpu, time.perf_counter() - wall
+
+
+def measure(
+    image: sitk.Image, mask: sitk.Image, labels: list[int], settings: FeatureSet, repeat: int = 3
+) -> dict[str, Any]:
+    """Both sides on every label; ours is the median of ``repeat`` goes, stock one."""
+    image, mask = preprocess(image, settings), preprocess_mask(mask, settings)
+    voxels = sitk.GetArrayFromImage(mask)
+    ours = RadiomicsExtractor(settings)
+    stock = stock_extractor(settings)
+
+    def extract(label: int) -> np.ndarray:
+        array = sitk.GetArrayViewFromImage(image)
+        return ours.extract_from_crop(crop_roi(array, voxels == label, spacing=image.GetSpacing()))
+
+    totals = np.zeros(4)
+    values = near = identical = 0
+    off: dict[str, float] = {}
+    rois = []
+    for label in labels:
+        extract(label)
+        goes = [_timed(lambda label=label: extract(label)) for _ in range(repeat)]
+        mine = goes[0][0]
+        cpu, wall = (float(np.median([go[i] for go in goes])) for i in (1, 2))
+        theirs, stock_cpu, stock_wall = _timed(
+            lambda label=label: stock_values(stock, image, mask, label, settings.feature_names)
+        )
+        same, close = compare(mine, theirs)
+        values, near, identical = values + len(mine), near + int(close.sum()), identical + int(same.sum())
+        for k in np.flatnonzero(~close):
+            off[settings.feature_names[k]] = abs(mine[k] - theirs[k]) / abs(theirs[k])
+        totals += (stock_cpu, cpu, stock_wall, wall)
+        rois.append({"label": label, "voxels": int((voxels == label).sum()), "cpu_s": cpu, "stock_cpu_s": stock_cpu})
+    return {
+        "cpu_ratio": totals[0] / totals[1],
+        "wall_ratio": totals[2] / totals[3],
+        "values": values,
+        "within_1e9": near,
+        "bit_identical": identical,
+        "cpu_s": totals[1],
+        "stock_cpu_s": totals[0],
+        "feature_set": settings.id,
+        "rois": rois,
+        "outside": off,
+    }
+
+
+def named_cases(data: Path) -> Iterator[tuple[str, sitk.Image, sitk.Image, list[int], FeatureSet]]:
+    """The real images, a phantom of the size of a sagittal MR, and the largest ROI."""
+    default, mr = REGISTRY["pyradiomics-default"], REGISTRY["study-mr"]
+    spine = data / "spine"
+
+    def pair(image: str, mask: str) -> tuple[sitk.Image, sitk.Image]:
+        series = read_image(spine / image)
+        return series, align_mask(read_mask(spine / mask), series)
+
+    ct, ct_mask = pair("ct_dicom/series", "ct_dicom/seg.nii.gz")
+    yield "ct_dicom", ct, ct_mask, [32, 33, 86, 87], default
+    yield "ct_lumbar", *pair("ct_lumbar/ct.nii.gz", "ct_lumbar/totalsegmentator_seg.nii.gz"), [27, 31, 86], default
+    t2, t2_mask = pair(
+        "t2_single_disc/sub-mri_label-6_T2w.nii.gz", "t2_single_disc/sub-mri_seg-vert_label-6_msk.nii.gz"
+    )
+    yield "t2_single_disc", t2, t2_mask, [5, 6, 105], mr
+    yield "mr_axial_slab", *pair("mr_axial_slab/mr.nii.gz", "mr_axial_slab/seg.nii.gz"), [19, 20, 46], mr
+    yield (
+        "ct_single_vertebra",
+        *pair("ct_single_vertebra/sub-ct_label-22_ct.nii.gz", "ct_single_vertebra/sub-ct_seg-vert_label-22_msk.nii.gz"),
+        [22],
+        default,
+    )
+    muscles = pair("axial_muscles/TUM01_water.nii.gz", "axial_muscles/TUM01_muscles_seg.nii.gz")
+    yield "axial_muscles", *muscles, [1, 2, 3, 4], mr
+    brain = read_image(data / "pyradiomics" / "brain1_image.nrrd")
+    yield "brain1", brain, read_mask(data / "pyradiomics" / "brain1_label.nrrd"), [1], default
+    yield "MR phantom 220x220x77", *sagittal_phantom(), [1, 2, 3, 4, 5], mr
+    yield "MR phantom, default set", *sagittal_phantom(), [1, 2, 3, 4, 5], default
+    yield "ROI of 500,000 voxels", ct, _dilated(ct_mask, 500_000), [1], default
+    folder = Path(os.environ.get("PYRADIOMICS_SDIST", "")) / "data"
+    for name in ("lung1", "lung2", "brain2", "breast1"):
+        if (folder / f"{name}_image.nrrd").is_file():
+            series = read_image(folder / f"{name}_image.nrrd")
+            yield f"{name} (source distribution)", series, read_mask(folder / f"{name}_label.nrrd"), [1], default
+
+
+def sagittal_phantom() -> tuple[sitk.Image, sitk.Image]:
+    """Isotropic sagittal MR of five vertebrae: smooth anatomy, a bias field, correlated texture, noise."""
+    from scipy.ndimage import gaussian_filter
+
+    random = np.random.default_rng(7)
+    shape = (77, 220, 220)
+    z, y, x = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True)
+    labels = np.zeros(shape, np.uint8)
+    for k in range(5):
+        centre = 24 + 43 * k
+        half = 13.0 + k
+        body = ((x - 105 - 4 * k) / 21.0) ** 4 + ((z - 38) / 20.0) ** 4 + ((y - centre) / half) ** 4 < 1
+        labels[body] = k + 1
+    texture = gaussian_filter(random.normal(size=shape), 1.2)
+    texture /= texture.std()
+    signal = 260 + 160 * (labels > 0) + 60 * texture + 50 * np.sin(x / 60.0) * np.cos(y / 80.0)
+    image = sitk.GetImageFromArray(np.rint(signal + random.normal(0, 12, shape)).astype(np.int16))
+    mask = sitk.GetImageFromArray(labels)
+    for grid in (image, mask):
+        grid.SetSpacing((0.9, 0.9, 0.9))
+    return image, mask
+
+
+def _dilated(mask: sitk.Image, voxels: int) -> sitk.Image:
+    """All labels as one, grown until it holds that many voxels."""
+    from scipy.ndimage import binary_dilation
+
+    roi = sitk.GetArrayFromImage(mask) > 0
+    while roi.sum() < voxels:
+        roi = binary_dilation(roi)
+    grown = sitk.GetImageFromArray(roi.astype(np.uint8))
+    grown.CopyInformation(mask)
+    return grown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", type=Path)
+    parser.add_argument("--mask", type=Path)
+    parser.add_argument("--labels", help="numbers with commas; every label of the mask without it")
+    parser.add_argument("--feature-set", default="pyradiomics-default", choices=list(REGISTRY))
+    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    parser.add_argument("--cases", help="only the named cases that contain this text")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    logging.getLogger("radiomics").setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    if args.image or args.mask:
+        if not (args.image and args.mask):
+            parser.error("--image and --mask go together")
+        image = read_image(args.image)
+        mask = align_mask(read_mask(args.mask), image)
+        present = [int(label) for label in np.unique(sitk.GetArrayViewFromImage(mask)) if label]
+        labels = [int(part) for part in args.labels.split(",")] if args.labels else present
+        _warm_up()
+        result = measure(image, mask, labels, feature_set(args.feature_set))
+        print(json.dumps(result) if args.json else _line("", result))
+        return
+    _warm_up()
+    results = {}
+    for name, image, mask, labels, settings in named_cases(args.data):
+        if args.cases and args.cases not in name:
+            continue
+        results[name] = measure(image, mask, labels, settings)
+        if not args.json:
+            print(_line(name, results[name]), flush=True)
+    if args.json:
+        print(json.dumps(results))
+
+
+def _warm_up() -> None:
+    random = np.random.default_rng(0)
+    image = sitk.GetImageFromArray(random.normal(0, 300, (12, 12, 12)).astype(np.int16))
+    mask = np.zeros((12, 12, 12), np.uint8)
+    mask[3:9, 3:9, 3:9] = 1
+    measure(image, sitk.GetImageFromArray(mask), [1], REGISTRY["pyradiomics-default"], repeat=1)
+
+
+def _line(name: str, r: dict[str, Any]) -> str:
+    voxels = "-".join(str(f([roi["voxels"] for roi in r["rois"]])) for f in (min, max))
+    return (
+        f"{name:32} {len(r['rois'])} ROIs of {voxels:>15} voxels  stock {r['stock_cpu_s']:7.2f} s  ours {r['cpu_s']:7.3f} s"
+        f"  cpu {r['cpu_ratio']:6.1f}x  wall {r['wall_ratio']:6.1f}x"
+        f"  {r['values']} values, {r['within_1e9']} within 1e-9, {r['bit_identical']} to the last bit {r['outside'] or ''}"
+    )
+
+
+if __name__ == "__main__":
+    main()
