@@ -41,6 +41,7 @@ def roc(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
                 curve.tpr,
                 color=style.COLOURS.get(kind, style.BLACK),
                 linestyle=style.DASHES.get(kind, "-"),
+                linewidth=1.6 if kind in style.SIGNATURES else 1.2,
                 label=_auc_label(kind, partition, y, p),
             )
             if len(kinds) == 1:
@@ -109,6 +110,7 @@ def decision(predictions: pd.DataFrame, kinds: Sequence[str], thresholds: Sequen
                 curve.model,
                 color=style.COLOURS.get(kind, style.BLACK),
                 linestyle=style.DASHES.get(kind, "-"),
+                linewidth=1.6 if kind in style.SIGNATURES else 1.2,
                 label=style.model_name(kind),
             )
         for threshold in thresholds:
@@ -120,7 +122,8 @@ def decision(predictions: pd.DataFrame, kinds: Sequence[str], thresholds: Sequen
             ylabel="Net benefit",
             title=style.cohort_name(partition),
         )
-        ax.legend(loc="upper right", fontsize=7.5)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
@@ -153,8 +156,8 @@ def _risks(ax: Axes, y: BoolArray, p: FloatArray) -> None:
     base = np.full(40, -0.075)
     ax.bar(edges[:-1], up * unit, 0.025, bottom=base, align="edge", color=style.INK, linewidth=0)
     ax.bar(edges[:-1], -down * unit, 0.025, bottom=base, align="edge", color=style.GREY, alpha=0.7, linewidth=0)
-    ax.text(1.02, -0.07, "events", fontsize=6, ha="right", va="bottom")
-    ax.text(1.02, -0.082, "others", fontsize=6, ha="right", va="top", color=style.GREY)
+    ax.text(1.03, -0.068, "events", fontsize=6.5, va="bottom")
+    ax.text(1.03, -0.082, "others", fontsize=6.5, va="top", color=style.GREY)
 
 
 def _calibration_text(y: BoolArray, p: FloatArray) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from models.report import style
 from models.report.figure_data import LassoPath
@@ -33,7 +34,6 @@ def lasso(path: LassoPath, kind: str) -> Figure:
     left.plot([], [], color=style.VERMILLION, label="kept, lowers the risk")
     left.plot([], [], color=style.PALE, label="left out at the chosen λ")
     left.set(ylabel="Coefficient (per SD)", title=f"{style.model_name(kind)}: LASSO path")
-    left.legend(loc="best", fontsize=7.5)
 
     mean = np.asarray(path["cv_mean"], dtype=np.float64)[order]
     sd = np.asarray(path["cv_sd"], dtype=np.float64)[order]
@@ -41,13 +41,13 @@ def lasso(path: LassoPath, kind: str) -> Figure:
     right.fill_between(lambdas, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0, label="± 1 SD over folds")
     right.plot(lambdas, mean, color=colour, label="mean over folds")
     right.set(ylabel="Mean squared error", title=f"{style.model_name(kind)}: cross-validation")
-    _features_on_top(right, path, order, lambdas)
     for ax in (left, right):
         ax.set_xscale("log")
         ax.set_xlabel("Penalty λ")
+        _features_on_top(ax, path, order, lambdas)
         label = f"chosen λ = {chosen:.3g}, {kept} feature{'s' if kept != 1 else ''}"
-        ax.axvline(chosen, color=style.INK, linewidth=1, linestyle=(0, (3, 2)), label=label)
-    right.legend(loc="best", fontsize=7.5)
+        ax.axvline(chosen, color=style.INK, linewidth=1, linestyle=(0, (3, 2)), label=label if ax is right else None)
+        ax.legend(loc="best", fontsize=7.5, frameon=True, framealpha=0.85, edgecolor="none")
     return figure
 
 
@@ -84,8 +84,9 @@ def _features_on_top(ax: Axes, path: LassoPath, order: np.ndarray, lambdas: np.n
     counts = (np.array([np.asarray(c, dtype=np.float64)[order] for c in path["paths"].values()]) != 0).sum(axis=0)
     spots = np.unique(np.linspace(0, lambdas.size - 1, 7).round().astype(int))
     top = ax.secondary_xaxis("top")
-    top.set_xticks(lambdas[spots], [str(counts[i]) for i in spots])
-    top.set_xticks([], minor=True)
+    top.xaxis.set_major_locator(FixedLocator(lambdas[spots].tolist()))
+    top.xaxis.set_major_formatter(FixedFormatter([str(counts[i]) for i in spots]))
+    top.xaxis.set_minor_locator(NullLocator())
     top.tick_params(length=2, labelsize=7)
     top.set_xlabel("features left", fontsize=7.5)
 

@@ -66,6 +66,8 @@ _SETTINGS: Any = {
     "legend.fontsize": 8,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
+    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.08,
     "svg.hashsalt": "asdeg",
     "svg.fonttype": "path",
 }
@@ -130,14 +132,15 @@ def empty(axes: Axes, message: str) -> None:
 
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Writes NAME.png and NAME.svg, the same bytes for the same figure; returns the SVG to put into a page."""
+    # The panels are laid out once, not once a format: layout is most of the work.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     bitmap = BytesIO()
-    FigureCanvasAgg(figure).print_figure(
-        bitmap, format="png", dpi=160, facecolor="white", metadata={"Software": None}, bbox_inches="tight"
-    )
+    FigureCanvasAgg(figure).print_figure(bitmap, format="png", dpi=160, facecolor="white", metadata={"Software": None})
     (folder / f"{name}.png").write_bytes(bitmap.getvalue())
     vector = StringIO()
     FigureCanvasSVG(figure).print_figure(
-        vector, format="svg", facecolor="white", metadata={"Date": None, "Creator": None}, bbox_inches="tight"
+        vector, format="svg", facecolor="white", metadata={"Date": None, "Creator": None}
     )
     (folder / f"{name}.svg").write_text(vector.getvalue(), encoding="utf-8")
     return inline(vector.getvalue(), name)

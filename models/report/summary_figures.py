@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from models.report import style
 from models.report.figure_data import FlowStep
@@ -39,7 +40,10 @@ def flow(steps: Sequence[FlowStep], predictions: pd.DataFrame) -> Figure:
             left = sum(step["excluded"].values())
             _box(ax, 6.6, middle, 3.4, tall, f"Left out: {left}\n{reasons}", face="#f7f4ef")
     last, foot = -float(tops[len(steps) - 1]) - 0.56, -height + 0.42
-    spots = np.linspace(1.3, 7.1, len(partitions)) if len(partitions) > 1 else [4.2]
+    spots = np.linspace(1.3, 7.1, len(partitions)) if len(partitions) > 1 else [2.4]
+    fork = 0.5 * (last + foot + 0.33)
+    ax.plot([2.4, 2.4], [last, fork], color=style.GREY, linewidth=1)
+    ax.plot([min(2.4, *spots), max(2.4, *spots)], [fork, fork], color=style.GREY, linewidth=1)
     for x, partition in zip(spots, partitions, strict=True):
         rows = predictions[predictions["partition"] == partition]
         events = int(rows["outcome"].sum())
@@ -47,7 +51,7 @@ def flow(steps: Sequence[FlowStep], predictions: pd.DataFrame) -> Figure:
         sites = rows["site"].nunique()
         text = f"{name}\nn = {len(rows)}, events {events} ({100 * events / len(rows):.0f} %)"
         text += f"\n{sites} site{'s' if sites != 1 else ''}"
-        ax.annotate("", (x, foot + 0.33), (2.4, last), arrowprops=_ARROW)
+        ax.annotate("", (x, foot + 0.33), (x, fork), arrowprops=_ARROW)
         _box(ax, x, foot, 2.5, 0.66, text, face="#eaf3f8")
     return figure
 
@@ -103,7 +107,7 @@ def classifiers(tables: Mapping[str, Sequence[Mapping[str, Any]]], chosen: Mappi
             label.set_fontweight("bold" if row["name"] == chosen.get(kind) else "normal")
         ax.axvline(0.5, color=style.GREY, linewidth=0.8, linestyle=(0, (2, 2)))
         ax.tick_params(axis="y", length=0, labelsize=7.5)
-        ax.set(title=style.model_name(kind), xlabel="Cross-validated AUC (± 1 SD over folds)")
+        ax.set(title=style.model_name(kind), xlabel="Cross-validated AUC ± SD")
     return figure
 
 
@@ -145,7 +149,9 @@ def odds_ratios(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ax.set_xscale("log")
     ax.axvline(1, color=style.GREY, linewidth=0.8, linestyle=(0, (2, 2)))
     ax.set_yticks(range(len(drawn)), [str(row["variable"]) for row in drawn])
+    ax.xaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
     ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.tick_params(axis="y", length=0)
     ax.set(xlabel="Odds ratio (95 % interval); filled: selected", ylim=(-0.6, max(1, len(drawn)) - 0.4))
     return figure

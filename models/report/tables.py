@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from models.report.style import SIGNATURES, cohort_name, feature_parts, model_name
 
 DASH = "–"
+INDENT = "\u2003"
+"""Before the first cell of a row that belongs to the heading above it."""
 GROUPS = {
     "training": "Training",
     "internal_validation": "Internal validation",
@@ -30,14 +32,15 @@ def number(value: Any, digits: int = 3) -> str:
     """A float with so many decimals; a dash for None, NaN and infinity."""
     if value is None or not math.isfinite(value):
         return DASH
-    return f"{value:.{digits}f}"
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def with_ci(value: Any, interval: Sequence[float] | None, digits: int = 3) -> str:
-    """``0.812 (0.701–0.889)``."""
+    """``0.812 (0.701–0.889)``; ``to`` stands between limits where one is negative."""
     if interval is None or None in interval:
         return number(value, digits)
-    return f"{number(value, digits)} ({number(interval[0], digits)}–{number(interval[1], digits)})"
+    between = "–" if min(interval) >= 0 else " to "
+    return f"{number(value, digits)} ({number(interval[0], digits)}{between}{number(interval[1], digits)})"
 
 
 def p_value(p: float | None) -> str:
@@ -54,9 +57,10 @@ def ordered(kinds: Iterable[str]) -> list[str]:
 
 
 def performance(signatures: Mapping[str, Any]) -> Table:
-    """Held-out performance at the signature's threshold, a row a signature and cohort."""
+    """Held-out performance at the signature's threshold: a heading a signature, under it a row a cohort."""
     rows = []
     for kind in ordered(signatures):
+        rows.append([model_name(kind), *[""] * 10])
         for cohort, m in signatures[kind]["cohorts"].items():
             if cohort == "training":
                 continue
@@ -64,9 +68,9 @@ def performance(signatures: Mapping[str, Any]) -> Table:
             scores = [number(m.get(k), d) for k, d in _SCORES]
             area = with_ci(m.get("auc"), m.get("auc_ci"))
             size = f"{m.get('n', DASH)} / {m.get('events', DASH)}"
-            rows.append([model_name(kind), cohort_name(cohort), size, area, *shares, *scores])
-    heads = ["Signature", "Cohort", "n / events", "AUC (95 % CI)", "Accuracy", "Sensitivity", "Specificity", "F1"]
-    return Table([*heads, "Brier", "Slope", "Intercept", "Net benefit"], rows, 2)
+            rows.append([f"{INDENT}{cohort_name(cohort)}", size, area, *shares, *scores])
+    heads = ["Cohort", "n / events", "AUC (95 % CI)", "Accuracy", "Sensitivity", "Specificity", "F1"]
+    return Table([*heads, "Brier", "Slope", "Intercept", "Net benefit"], rows)
 
 
 _SCORES = (("brier", 3), ("calibration_slope", 2), ("calibration_intercept", 2), ("net_benefit", 3))
@@ -142,8 +146,11 @@ def classifiers(rows: Sequence[Mapping[str, Any]]) -> Table:
 def features(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Selected features, largest coefficient first, and where each was measured."""
     ranked = sorted(rows, key=lambda row: -abs(row.get("coefficient") or 0.0))
-    texts = [[*feature_parts(str(row["name"])), f"{row.get('coefficient') or 0.0:+.4f}"] for row in ranked]
-    return Table(["Feature", "Measured in", "Coefficient"], [[a, b or DASH, c] for a, b, c in texts], 2)
+    texts = []
+    for row in ranked:
+        name, where = feature_parts(str(row["name"]))
+        texts.append([name, where or DASH, number(row.get("coefficient"), 4)])
+    return Table(["Feature", "Measured in", "Coefficient"], texts, 2)
 
 
 def filters(steps: Mapping[str, Mapping[str, int]]) -> Table:
@@ -185,10 +192,10 @@ def baseline(rows: Sequence[Mapping[str, Any]]) -> Table:
         else:
             texts.append([title, *("" for _ in groups), *tests])
             for cell in row["cells"]:
-                texts.append([f"\u2003{cell['level']}", *(cell.get(g, DASH) for g in groups), *("" for _ in tests)])
+                texts.append([f"{INDENT}{cell['level']}", *(cell.get(g, DASH) for g in groups), *("" for _ in tests)])
         if any(row["missing"].values()):
             gaps = [str(row["missing"].get(g, 0)) for g in groups]
-            texts.append(["\u2003missing", *gaps, *("" for _ in tests)])
+            texts.append([f"{INDENT}missing", *gaps, *("" for _ in tests)])
     return Table(heads, texts)
 
 
