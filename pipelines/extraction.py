@@ -88,7 +88,7 @@ def _stream(series: list[SeriesJob], config: WorkerConfig, resources: RayResourc
     data = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS)).flat_map(
         read_series,
         fn_args=(config,),
-        compute=ray.data.TaskPoolStrategy(size=resources.cpus),
+        compute=ray.data.TaskPoolStrategy(size=min(resources.cpus, len(items))),
         num_cpus=READ_CPUS,
     )
     if any(job.feature_set is not None for job in rois):

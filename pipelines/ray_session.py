@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from feature_store.errors import UsageError
+
 LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 1024**3
 """Of a Ray of our own. Crops and cubes in flight live there; what does not fit waits (back-pressure)."""
-
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -22,7 +24,9 @@ QUIET = {
     # A worker that died is reported on stdout, where a caller's JSON goes; it is recorded per ROI instead.
     "RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|retries remaining",
 }
-"""Environment of Ray, set before it is imported unless the user has set it."""
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray replaces 127.0.0.1 by an address others can reach, and listens on every interface, unless it is told
+that there is no cluster; this switch (not only of those systems) is how."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +37,30 @@ class RayResources:
     gpus: int
 
 
+def prepare_environment(*, local: bool) -> None:
+    """Set what Ray reads when it is imported, so call this before; what the user has set stays."""
+    for name, value in {**QUIET, **(LOOPBACK_ONLY if local else {})}.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[RayResources]:
     """Use Ray as the process is connected; else connect to ``address``; else start one on this machine.
 
     One started here listens on the loopback only, has no dashboard, and ends with the block. Workers of a
-    cluster need this software installed, and the store at the same URI.
+    cluster need this software installed, and the store at the same URI. Raises UsageError where no cluster answers.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    prepare_environment(local=address is None)
     import ray
 
     ours = not ray.is_initialized()
     if ours:
         if address is not None:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            _connect(address)
         else:
             with _native_stderr_closed():
                 ray.init(
-                    num_cpus=cpus or os.cpu_count() or 1,
+                    num_cpus=cpus or len(os.sched_getaffinity(0)),
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
@@ -65,6 +74,21 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
     finally:
         if ours:
             ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdigit() and "//" not in address:
+            # Ray itself would try for a minute before it says so
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            "no Ray cluster answers at that address.", action="Check it, or leave it out to run on this machine."
+        ) from error
 
 
 @contextmanager
