@@ -62,5 +62,5 @@ class RadiomicsExtractor:
         if "original" in self.feature_set.image_types:
             yield "original", np.ascontiguousarray(crop.image[core])
         if "wavelet" in self.feature_set.image_types:
-            for band, image in subbands(crop.image, crop.ends, self.feature_set.wavelet).items():
+            for band, image in subbands(crop.image, crop.ends, self.feature_set.wavelet):
                 yield f"wavelet-{band}", image

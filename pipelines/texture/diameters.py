@@ -10,8 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-MANY = 2000
-"""Above this many candidates the convex hull is worth its cost."""
+BLOCK = 16
+"""Candidates are compared block by block; two blocks whose boxes are too near are skipped together."""
 
 
 def diameters(vertices: NDArray[np.int64], steps: NDArray[np.float64]) -> tuple[float, float, float, float]:
@@ -24,8 +24,6 @@ def diameters(vertices: NDArray[np.int64], steps: NDArray[np.float64]) -> tuple[
         return 0.0, 0.0, 0.0, 0.0
     planes = [_planar(vertices[np.argsort(vertices[:, axis], kind="stable")], steps, axis) for axis in range(3)]
     ends = vertices[_line_ends(vertices, 0) & _line_ends(vertices, 1) & _line_ends(vertices, 2)]
-    if len(ends) > MANY:
-        ends = _hull(ends, steps)
     return (*(float(np.sqrt(best)) for best in planes), float(np.sqrt(_spatial(ends, steps))))  # type: ignore[return-value]
 
 
@@ -50,15 +48,6 @@ def _extremes(
     for k in range(len(line)):
         first[line[k]] = min(first[line[k]], along[k])
         last[line[k]] = max(last[line[k]], along[k])
-
-
-def _hull(points: NDArray[np.int64], steps: NDArray[np.float64]) -> NDArray[np.int64]:
-    from scipy.spatial import ConvexHull, QhullError
-
-    try:
-        return np.ascontiguousarray(points[ConvexHull(points * steps).vertices])
-    except QhullError:  # flat in space
-        return points
 
 
 @njit(cache=True)
@@ -97,9 +86,26 @@ def _spatial(points: NDArray[np.int64], steps: NDArray[np.float64]) -> float:
         if reach * (1 + 1e-12) >= best:
             kept[n] = k
             n += 1
-    for a in range(n):
-        for b in range(a):
-            best = max(best, _squared(points[kept[a]], points[kept[b]], steps))
+    blocks = (n + BLOCK - 1) // BLOCK
+    lows, highs = np.empty((blocks, 3), np.int64), np.empty((blocks, 3), np.int64)
+    for block in range(blocks):
+        lows[block] = points[kept[block * BLOCK]]
+        highs[block] = lows[block]
+        for k in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
+            for axis in range(3):
+                lows[block, axis] = min(lows[block, axis], points[kept[k], axis])
+                highs[block, axis] = max(highs[block, axis], points[kept[k], axis])
+    for one in range(blocks):
+        for other in range(one + 1):
+            reach = 0.0
+            for axis in range(3):
+                side = max(highs[one, axis] - lows[other, axis], highs[other, axis] - lows[one, axis])
+                reach += (side * 0.5 * steps[axis]) ** 2
+            if reach * (1 + 1e-12) < best:
+                continue
+            for a in range(one * BLOCK, min(n, (one + 1) * BLOCK)):
+                for b in range(other * BLOCK, min(n, (other + 1) * BLOCK)):
+                    best = max(best, _squared(points[kept[a]], points[kept[b]], steps))
     return best
 
 

@@ -1,7 +1,7 @@
-"""One walk over the ROI that fills all five texture matrices' counts.
+"""Counts behind the five texture matrices: how the ROI's grey levels lie beside each other.
 
-Each voxel is compared with its 26 neighbours once: co-occurrences and runs along 13 directions, same-level
-zones (union-find), number of like neighbours, and the difference from the neighbours' mean.
+Co-occurrences and runs along 13 directions, zones of one level, like neighbours among the 26, and the
+difference from the neighbours' mean.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ class Grid:
     shape: tuple[int, int, int]
     positions: NDArray[np.int64]
     steps: NDArray[np.int64]
+
+    @property
+    def plane(self) -> int:
+        """Flat offset of the voxel one slice on; 0 where the box is one slice thick."""
+        return self.shape[1] * self.shape[2] if self.shape[0] > 3 else 0
 
     @property
     def longest(self) -> int:
@@ -70,13 +75,58 @@ def count(levels: NDArray[np.int32], grid: Grid) -> Counts:
     compact[greys] = np.arange(1, len(greys) + 1, dtype=np.int32)
     volume = np.zeros(int(np.prod(grid.shape)), np.int32)
     volume[grid.positions] = compact[levels]
-    directions, present = len(grid.steps), len(greys)
-    cooccurrences = np.zeros((directions, present, present), np.int32)
-    runs = np.zeros((directions, grid.longest, present), np.int32)
-    dependences = np.zeros((27, present), np.int64)
-    differences = np.zeros(present)
-    zones = _walk(volume, grid.positions, grid.steps, greys, cooccurrences, runs, dependences, differences)
-    return Counts(greys, cooccurrences, runs, zones, dependences, differences, voxels[greys])
+    # index 0 stands for outside throughout, so that the inner loops need no branch
+    weights = np.concatenate(([0], greys))
+    cooccurrences, dependences, differences = _neighbours(volume, grid.positions, grid.steps, weights)
+    runs = _runs(volume, grid.positions, grid.steps, len(greys), grid.longest)
+    zones = _zones(volume, grid.positions, grid.steps, grid.plane)
+    return Counts(
+        greys, cooccurrences[:, 1:, 1:], runs[:, 1:, 1:], zones, dependences[:, 1:], differences[1:], voxels[greys]
+    )
+
+
+@njit(cache=True)
+def _neighbours(
+    volume: NDArray[np.int32], positions: NDArray[np.int64], steps: NDArray[np.int64], weights: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64]]:
+    """Co-occurrences, dependences and summed differences; index 0 of a level is outside."""
+    directions, levels = len(steps), len(weights)
+    cooccurrences = np.zeros((directions, levels, levels), np.int32)
+    dependences = np.zeros((27, levels), np.int64)
+    differences = np.zeros(levels)
+    for k in range(len(positions)):
+        here = positions[k]
+        level = volume[here]
+        alike, around, total = 0, 0, 0
+        for d in range(directions):
+            ahead, behind = volume[here + steps[d]], volume[here - steps[d]]
+            cooccurrences[d, level, ahead] += 1
+            around += (ahead != 0) + (behind != 0)
+            alike += (ahead == level) + (behind == level)
+            total += weights[ahead] + weights[behind]
+        dependences[alike, level] += 1
+        if around > 0:
+            differences[level] += abs(weights[level] - total / around)
+    return cooccurrences, dependences, differences
+
+
+@njit(cache=True)
+def _runs(
+    volume: NDArray[np.int32], positions: NDArray[np.int64], steps: NDArray[np.int64], levels: int, longest: int
+) -> NDArray[np.int32]:
+    """How many runs of each length end in each direction [D, longest + 1, levels + 1]."""
+    directions = len(steps)
+    runs = np.zeros((directions, longest + 1, levels + 1), np.int32)
+    lengths = np.zeros(len(volume), np.int32)
+    for d in range(directions):
+        step = steps[d]
+        for k in range(len(positions)):
+            here = positions[k]
+            level = volume[here]
+            length = lengths[here - step] * (volume[here - step] == level) + 1
+            lengths[here] = length
+            runs[d, length * (volume[here + step] != level), level] += 1
+    return runs
 
 
 @njit(cache=True)
@@ -88,55 +138,31 @@ def _root(parents: NDArray[np.int32], node: int) -> int:
 
 
 @njit(cache=True)
-def _walk(
-    volume: NDArray[np.int32],
-    positions: NDArray[np.int64],
-    steps: NDArray[np.int64],
-    greys: NDArray[np.int64],
-    cooccurrences: NDArray[np.int32],
-    runs: NDArray[np.int32],
-    dependences: NDArray[np.int64],
-    differences: NDArray[np.float64],
+def _zones(
+    volume: NDArray[np.int32], positions: NDArray[np.int64], steps: NDArray[np.int64], plane: int
 ) -> NDArray[np.int64]:
+    """Level's index and size of each zone of touching voxels of one level (union-find)."""
     parents = np.empty(len(volume), np.int32)
     sizes = np.zeros(len(volume), np.int32)
     for k in range(len(positions)):
         here = positions[k]
         level = volume[here]
-        parents[here] = here
+        if plane != 0 and volume[here - plane] == level:
+            # every other neighbour that came before touches this one too, and is in its zone already
+            parents[here] = parents[here - plane]
+            continue
         root = here
-        alike, around, total = 0, 0, 0
+        parents[here] = here
         for d in range(len(steps)):
-            step = steps[d]
-            ahead, behind = volume[here + step], volume[here - step]
-            if behind != 0:
-                around += 1
-                total += greys[behind - 1]
-                if behind == level:
-                    alike += 1
-                    other = _root(parents, here - step)
-                    if other < root:
-                        parents[root] = other
-                        root = other
-                    elif other > root:
-                        parents[other] = root
-            if ahead != 0:
-                around += 1
-                total += greys[ahead - 1]
-                cooccurrences[d, level - 1, ahead - 1] += 1
-            if ahead == level:
-                alike += 1
-            else:
-                length = 0
-                back = here - step
-                while volume[back] == level:
-                    length += 1
-                    back -= step
-                runs[d, length, level - 1] += 1
-        dependences[alike, level - 1] += 1
-        if around > 0:
-            difference = greys[level - 1] - total / around
-            differences[level - 1] += abs(difference)
+            behind = here - steps[d]
+            if volume[behind] == level and parents[behind] != root:
+                other = _root(parents, behind)
+                if other < root:
+                    parents[root] = other
+                    root = other
+                elif other > root:
+                    parents[other] = root
+        parents[here] = root
     found = 0
     for k in range(len(positions)):
         root = _root(parents, positions[k])

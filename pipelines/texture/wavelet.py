@@ -8,6 +8,7 @@ computed, and each axis sheds its margin as it is done.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -21,40 +22,52 @@ MARGIN = 3
 
 def subbands(
     image: NDArray[Any], ends: tuple[bool, bool, bool] = (False, False, False), wavelet: str = "coif1"
-) -> dict[str, NDArray[Any]]:
-    """The eight sub-bands of the voxels inside the margin of 3; axes z, y, x.
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The eight sub-bands of the voxels inside the margin of 3, one after another; axes z, y, x.
 
     ``ends``: for each axis, whether the last voxel inside the margin is the last of the whole (even) axis.
-
-    Keys have one letter an axis, x first (``LLH``: high pass along z). 32-bit images are filtered in 32
-    bits as PyWavelets does, all others in 64.
+    Names have one letter an axis, x first (``LLH``: high pass along z). 32-bit images are filtered in 32
+    bits as PyWavelets does, all others in 64. At most seven arrays of the crop's size exist at a time.
     """
     kind = np.float32 if image.dtype == np.float32 else np.float64
-    low, high = filters(wavelet, np.dtype(kind))
-    bands = {"": np.ascontiguousarray(image, dtype=kind)}
-    for axis in (2, 1, 0):
-        split: dict[str, NDArray[Any]] = {}
-        for name, source in bands.items():
-            shape = list(source.shape)
-            shape[axis] -= 2 * MARGIN
-            lows, highs = np.empty(shape, kind), np.empty(shape, kind)
-            if axis == 2:
-                flat = (-1, shape[2])
-                _along_rows(source.reshape(-1, source.shape[2]), low, high, lows.reshape(flat), highs.reshape(flat))
-            else:
-                box = (int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :])))
-                _across(source.reshape(box[0], -1, box[2]), low, high, lows.reshape(box), highs.reshape(box))
-            if ends[axis]:
-                last: tuple[Any, ...] = (slice(None),) * axis
-                taps = [source[(*last, source.shape[axis] - 1 - j)] for j in range(TAPS)]
-                for bank_taps, out in ((low, lows), (high, highs)):
-                    total = bank_taps[2] * taps[2]
-                    for j in (1, 0, 3, 4, 5):
-                        total = total + bank_taps[j] * taps[j]
-                    out[(*last, -1)] = total
-            split[name + "L"], split[name + "H"] = lows, highs
-        bands = split
-    return bands
+    yield from _split("", np.ascontiguousarray(image, dtype=kind), ends, filters(wavelet, np.dtype(kind)))
+
+
+def _split(
+    name: str, source: NDArray[Any], ends: tuple[bool, bool, bool], bank: tuple[NDArray[Any], NDArray[Any]]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Filter along the axis whose turn it is, then the next one: x, y, z."""
+    axis = 2 - len(name)
+    if axis < 0:
+        yield name, source
+        return
+    pair = _filtered(source, axis, ends[axis], bank)
+    for letter in ("H", "L"):
+        yield from _split(name + letter, pair.pop(), ends, bank)
+
+
+def _filtered(
+    source: NDArray[Any], axis: int, end: bool, bank: tuple[NDArray[Any], NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """Low and high pass along one axis, which sheds its margin."""
+    shape = list(source.shape)
+    shape[axis] -= 2 * MARGIN
+    lows, highs = np.empty(shape, source.dtype), np.empty(shape, source.dtype)
+    if axis == 2:
+        flat = (-1, shape[2])
+        _along_rows(source.reshape(-1, source.shape[2]), *bank, lows.reshape(flat), highs.reshape(flat))
+    else:
+        box = (int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :])))
+        _across(source.reshape(box[0], -1, box[2]), *bank, lows.reshape(box), highs.reshape(box))
+    if end:
+        before: tuple[Any, ...] = (slice(None),) * axis
+        window = [source[(*before, source.shape[axis] - 1 - j)] for j in range(TAPS)]
+        for taps, out in zip(bank, (lows, highs), strict=True):
+            total = taps[2] * window[2]
+            for j in (1, 0, 3, 4, 5):
+                total = total + taps[j] * window[j]
+            out[(*before, -1)] = total
+    return [lows, highs]
 
 
 @cache
