@@ -45,7 +45,7 @@ def feature_sources(snapshot: Snapshot, settings: CohortSettings) -> FeatureSour
 
 def _by_age(snapshot: Snapshot, table: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = snapshot.revisions(table, columns=list(columns)).to_pylist()
-    return sorted(rows, key=lambda row: row["sequence"])
+    return sorted(rows, key=lambda row: row["push_sequence"])
 
 
 def _latest(rows: Sequence[dict[str, Any]], name: str) -> str | None:

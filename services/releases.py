@@ -26,7 +26,7 @@ class Current:
 def history(snapshot: Snapshot) -> list[dict[str, Any]]:
     """All rows of ``releases``, oldest first (in commit order; a clock decides nothing)."""
     rows: list[dict[str, Any]] = snapshot.revisions("releases").to_pylist()
-    return sorted(rows, key=lambda row: (row["sequence"], row["release_id"]))
+    return sorted(rows, key=lambda row: (row["push_sequence"], row["release_id"]))
 
 
 def piles(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Current]]:

@@ -55,7 +55,6 @@ def ingest(
     folders = _case_folders(cases_dir)
     handler = session.house(create=True).ingest
     rows: list[dict[str, object]] = []
-    failed: list[str] = []
     with session.progress("ingest") as progress:
         for number, folder in enumerate(folders):
             progress(f"{number + 1} of {len(folders)}", number / len(folders))
@@ -63,11 +62,12 @@ def ingest(
                 receipt = handler.ingest_folder(folder, site)
                 rows.append(_row(folder, receipt))
             except AsdegError as error:
-                failed.append(f"{folder.name}: {error.line()}")
                 rows.append({"case": folder.name, "state": "rejected", "findings": [error.line()]})
         progress("done", 1.0)
     session.table("Cases", ("case", "case_id", "state", "unchanged", "sequences", "rois", "findings"), rows)
     rejected = sum(row["state"] == "rejected" for row in rows)
+    unchanged = sum(bool(row.get("unchanged")) for row in rows)
+    session.note(f"{len(rows) - rejected - unchanged} cases stored, {unchanged} unchanged, {rejected} rejected.")
     if rejected:
         raise InputError(f"{rejected} of {len(folders)} cases cannot be used.", action="See the findings above.")
 

@@ -44,7 +44,7 @@ def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Function]
         own = list(inspect.signature(function).parameters.values())[1:]
 
         @functools.wraps(function)
-        def run(context: typer.Context, /, *args: Any, store: str | None, as_json: bool, **kwargs: Any) -> None:
+        def run(context: typer.Context, *args: Any, store: str | None, as_json: bool, **kwargs: Any) -> None:
             before: dict[str, Any] = context.obj or {}
             settings = load_settings(store=store or before.get("store"))
             start_logging(settings.log_format, settings.log_level)

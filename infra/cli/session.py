@@ -14,6 +14,9 @@ from infra.settings import Settings
 if TYPE_CHECKING:
     from infra.bootstrap import House
 
+WIDTH = 140
+"""Columns of a table that goes into a file or a pipe."""
+
 Progress = Callable[[str, float], None]
 """Called with what is being done and the fraction done, 0 to 1."""
 
@@ -44,7 +47,8 @@ class Session:
             table.add_column(column.replace("_", " "), overflow="fold")
         for row in rows:
             table.add_row(*(_cell(row.get(column)) for column in columns))
-        Console().print(table if rows else f"{title}: none yet.")
+        width = None if sys.stdout.isatty() else WIDTH
+        Console(width=width).print(table if rows else f"{title}: none yet.")
 
     def result(self, fields: Mapping[str, Any], *lines: str) -> None:
         """One result: the lines for people, the fields for programs."""
@@ -64,7 +68,7 @@ class Session:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
-        """A progress bar on stderr; on something that is no terminal, a line at each new step."""
+        """A progress bar on stderr; on something that is no terminal, a line at each tenth of the way."""
         if self.as_json or not sys.stderr.isatty():
             yield self._lines(title)
             return
@@ -77,12 +81,12 @@ class Session:
             yield lambda step, done: bar.update(task, description=f"{title}: {step}", completed=done)
 
     def _lines(self, title: str) -> Progress:
-        last = ""
+        last = -1
 
         def say(step: str, done: float) -> None:
             nonlocal last
-            if step != last and not self.as_json:
-                last = step
+            if int(done * 10) != last and not self.as_json:
+                last = int(done * 10)
                 self.note(f"{title}: {step} ({done:.0%})")
 
         return say
