@@ -2,7 +2,7 @@
 
 Codes are those of the Image Biomarker Standardisation Initiative's reference manual (arXiv:1612.07003).
 A code says which definition a feature follows, not that the value agrees: Kurtosis here is not the
-excess kurtosis, and the axis lengths divide by N (tests/pipelines/test_radiomics_ibsi.py names them).
+excess kurtosis, and the axis lengths divide by N (tests/pipelines/test_radiomics_references.py names them).
 """
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 (threads are limited before NumPy is imported)
 """Radiomics against stock PyRadiomics: time and values, both measured in this run, one thread each.
 
     python tests/benchmarks/radiomics.py --image ct.nii.gz --mask labels.nii.gz --labels 27,28 --json
@@ -36,12 +37,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # this file has the name of the library it measures: its folder must not be looked in first
 sys.path[:] = [str(REPOSITORY), *(p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent)]
 
-from pipelines.crop import crop_roi  # noqa: E402
-from pipelines.feature_sets import REGISTRY, FeatureSet, feature_set  # noqa: E402
-from pipelines.images import read_image  # noqa: E402
-from pipelines.masks import align_mask, read_mask  # noqa: E402
-from pipelines.preprocessing import preprocess, preprocess_mask  # noqa: E402
-from pipelines.radiomics import RadiomicsExtractor  # noqa: E402
+from pipelines.crop import crop_roi
+from pipelines.feature_sets import REGISTRY, FeatureSet, feature_set
+from pipelines.images import read_image
+from pipelines.masks import align_mask, read_mask
+from pipelines.preprocessing import preprocess, preprocess_mask
+from pipelines.radiomics import RadiomicsExtractor
 
 TOLERANCE = 1e-9
 
@@ -244,11 +245,13 @@ def _warm_up() -> None:
 
 def _line(name: str, r: dict[str, Any]) -> str:
     voxels = "-".join(str(f([roi["voxels"] for roi in r["rois"]])) for f in (min, max))
-    return (
-        f"{name:32} {len(r['rois'])} ROIs of {voxels:>15} voxels  stock {r['stock_cpu_s']:7.2f} s  ours {r['cpu_s']:7.3f} s"
-        f"  cpu {r['cpu_ratio']:6.1f}x  wall {r['wall_ratio']:6.1f}x"
-        f"  {r['values']} values, {r['within_1e9']} within 1e-9, {r['bit_identical']} to the last bit {r['outside'] or ''}"
-    )
+    parts = [
+        f"{name:32} {len(r['rois'])} ROIs of {voxels:>15} voxels",
+        f"stock {r['stock_cpu_s']:7.2f} s  ours {r['cpu_s']:7.3f} s",
+        f"cpu {r['cpu_ratio']:6.1f}x  wall {r['wall_ratio']:6.1f}x",
+        f"{r['values']} values, {r['within_1e9']} within 1e-9, {r['bit_identical']} to the last bit",
+    ]
+    return "  ".join(parts) + (f"  outside: {r['outside']}" if r["outside"] else "")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ def deviations(
 ) -> dict[str, tuple[float, float]]:
     """Name to (ours, stock) of every value off by more than the tolerance; NaN equals NaN."""
     with np.errstate(all="ignore"):
-        near = (ours == stock) | (np.isnan(ours) & np.isnan(stock)) | (np.abs(ours - stock) <= tolerance * np.abs(stock))
+        near = (
+            (ours == stock) | (np.isnan(ours) & np.isnan(stock)) | (np.abs(ours - stock) <= tolerance * np.abs(stock))
+        )
     return {settings.feature_names[k]: (float(ours[k]), float(stock[k])) for k in np.flatnonzero(~near)}
 
 

@@ -30,9 +30,7 @@ def whole_image_subbands(voxels: np.ndarray) -> dict[str, np.ndarray]:
     kind=st.sampled_from(["int16", "uint8", "float32", "float64"]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_wavelet_of_the_crop_is_the_whole_images_bit_for_bit(
-    shape: tuple[int, int, int], kind: str, seed: int
-) -> None:
+def test_wavelet_of_the_crop_is_the_whole_images_bit_for_bit(shape: tuple[int, int, int], kind: str, seed: int) -> None:
     random = np.random.default_rng(seed)
     voxels = random.integers(0, 200, shape).astype(kind)
     if random.random() < 0.2:
