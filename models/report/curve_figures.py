@@ -162,7 +162,7 @@ def _risks(ax: Axes, y: BoolArray, p: FloatArray) -> None:
 
 def _calibration_text(y: BoolArray, p: FloatArray) -> str:
     def said(value: float | None) -> str:
-        return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
+        return "–" if value is None or not math.isfinite(value) else f"{value:.2f}".replace("-", "−")
 
     return (
         f"Slope {said(calibration_slope(y, p))}\n"

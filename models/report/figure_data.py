@@ -27,7 +27,10 @@ class LassoPath(TypedDict):
 
 
 class FlowStep(TypedDict):
-    """One box of the cohort's flow: patients left, and how many left before it, by reason."""
+    """One box of the cohort's flow: patients left, and how many left before it, by reason.
+
+    Boxes named after a partition are drawn from the predictions instead, side by side at the foot.
+    """
 
     label: str
     n: int

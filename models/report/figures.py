@@ -64,7 +64,7 @@ def _figures(result: ReportableStudy) -> Iterator[tuple[str, Figure, str]]:
     for kind in ordered(data.get("lasso", {})):
         path = data["lasso"][kind]
         if len(path["lambdas"]) > 1 and path["paths"]:
-            caption = f"{model_name(kind)}: coefficients over the penalty λ, and its ten-fold cross-validation."
+            caption = f"{model_name(kind)}: coefficients over the penalty λ, and its cross-validation."
             yield f"lasso_{kind}", selection_figures.lasso(path, kind), caption
     for kind in ordered(signatures):
         ranked = [(str(f["name"]), float(f.get("coefficient") or 0.0)) for f in signatures[kind].get("features", ())]

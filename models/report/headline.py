@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from feature_store.errors import TooFewPatients
 from models.evaluation.auc import auc, delong_paired
-from models.report.figure_data import LassoPath, ReportableStudy
-from models.report.style import SIGNATURES, cohort_name, model_name, shown
+from models.report.figure_data import ReportableStudy
+from models.report.style import MODELS, SIGNATURES, cohort_name, model_name, shown
 
 REFERENCES = ("size", "clinical")
 ENOUGH_EVENTS = 100
@@ -59,12 +58,12 @@ def beats(predictions: pd.DataFrame, a: str, b: str, partition: str = "training"
 
 def warnings_of(result: ReportableStudy) -> list[str]:
     """Whole sentences, the study's own first, then what the metrics and curves tell. Each names what it is about."""
-    found = [*result.warnings]
-    found += _of_selection(result.metrics.get("signatures", {}), result.figure_data.get("lasso", {}))
+    found = [_named(warning) for warning in result.warnings]
+    found += _of_selection(result)
     found += _of_combined(result)
     found += _of_references(result)
     check = result.metrics.get("leakage_check") or {}
-    if check and not check.get("passed"):
+    if check.get("passed") is False:
         found.append(
             "The leakage check failed: with permuted outcomes the protocol still finds something. "
             "Do not use these results."
@@ -73,19 +72,27 @@ def warnings_of(result: ReportableStudy) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _of_selection(signatures: Mapping[str, Any], paths: Mapping[str, LassoPath]) -> list[str]:
+def _named(warning: str) -> str:
+    """``rad: …`` reads Rad-sign: …"""
+    kind, colon, rest = warning.partition(": ")
+    return f"{model_name(kind)}: {rest}" if colon and kind in MODELS else warning
+
+
+def _of_selection(result: ReportableStudy) -> list[str]:
+    """One feature, or a penalty at the edge of its grid, unless the study has said so of that signature itself."""
     found = []
-    for kind, signature in signatures.items():
-        if signature.get("n_features") == 1:
-            found.append(f"{model_name(kind)} rests on a single feature.")
+    paths = result.figure_data.get("lasso", {})
+    for kind, signature in result.metrics.get("signatures", {}).items():
+        said = " ".join(warning for warning in result.warnings if warning.startswith(f"{kind}: "))
+        if signature.get("n_features") == 1 and "One feature" not in said:
+            found.append(f"{model_name(kind)}: it rests on a single feature.")
         path = paths.get(kind)
-        if path and len(path["lambdas"]) > 1:
-            if np.isclose(path["chosen"], min(path["lambdas"])):
-                found.append(
-                    f"{model_name(kind)}: the chosen λ is the smallest of its grid; the optimum may lie below."
-                )
-            elif np.isclose(path["chosen"], max(path["lambdas"])):
-                found.append(f"{model_name(kind)}: the chosen λ is the largest of its grid; next to nothing is kept.")
+        if path is None or len(path["lambdas"]) < 2 or "penalty" in said:
+            continue
+        if np.isclose(path["chosen"], min(path["lambdas"])):
+            found.append(f"{model_name(kind)}: the chosen λ is the smallest of its grid; the optimum may lie below.")
+        elif np.isclose(path["chosen"], max(path["lambdas"])):
+            found.append(f"{model_name(kind)}: the chosen λ is the largest of its grid; next to nothing is kept.")
     return found
 
 

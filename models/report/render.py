@@ -71,7 +71,8 @@ def _context(result: ReportableStudy) -> dict[str, Any]:
         "references": tables.references(metrics.get("baselines") or {}),
         "delong": tables.delong(metrics.get("delong") or ()),
         "clinical": tables.clinical(metrics.get("clinical") or ()),
-        "surgeons": tables.flat(metrics.get("surgeons") or {}),
+        "agreement": tables.agreement(metrics.get("surgeons") or {}),
+        "surgeons": tables.surgeons(metrics.get("surgeons") or {}),
         "leakage": _leakage(metrics.get("leakage_check") or {}),
         "failures": tables.Table(
             list(result.failures[0]) if result.failures else [], [list(row.values()) for row in result.failures], 9
@@ -125,8 +126,11 @@ def _hosmer_lemeshow(result: ReportableStudy, kinds: list[str]) -> Table:
 def _leakage(check: Mapping[str, Any]) -> dict[str, Any] | None:
     if not check:
         return None
+    if check.get("passed") is None:
+        return {"passed": None, "reason": str(check.get("reason") or "too few permuted runs for an interval.")}
     return {
-        "passed": bool(check.get("passed")),
+        "passed": bool(check["passed"]),
+        "grid": str(check.get("grid") or ""),
         "name": f"{model_name(str(check.get('signature')))}, {cohort_name(str(check.get('cohort')))}",
         "auc": with_ci(check.get("permuted_auc_mean"), check.get("permuted_auc_ci")),
         "n": check.get("n_permutations"),

@@ -88,7 +88,7 @@ def model_name(kind: str) -> str:
 def cohort_name(cohort: str) -> str:
     """``external_test/leeds`` reads External test: leeds."""
     partition, _, site = cohort.partition("/")
-    name = PARTITIONS.get(partition, partition)
+    name = PARTITIONS.get(partition, partition.replace("_", " ").capitalize())
     return f"{name}: {site}" if site else name
 
 

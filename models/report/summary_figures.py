@@ -12,14 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from feature_store.vocabulary import Partition
 from models.report import style
 from models.report.figure_data import FlowStep
 
 
 def flow(steps: Sequence[FlowStep], predictions: pd.DataFrame) -> Figure:
     """From the first patient to the partitions, with counted reasons for who left (paper, Figure 1)."""
-    steps = list(steps) or [{"label": "Patients with a known outcome", "n": len(predictions), "excluded": {}}]
-    partitions = style.partitions_of(predictions)
+    steps = [step for step in steps if step["label"] not in set(Partition)]
+    steps = steps or [{"label": "Patients with a known outcome", "n": len(predictions), "excluded": {}}]
+    partitions = [p.value for p in Partition if (predictions["partition"] == p.value).any()]
     lines = [max(1, len(step["excluded"])) for step in steps]
     tops = np.cumsum([0.0, *(0.75 + 0.22 * n for n in lines)])
     height = float(tops[-1]) + 1.2
@@ -40,19 +42,21 @@ def flow(steps: Sequence[FlowStep], predictions: pd.DataFrame) -> Figure:
             left = sum(step["excluded"].values())
             _box(ax, 6.6, middle, 3.4, tall, f"Left out: {left}\n{reasons}", face="#f7f4ef")
     last, foot = -float(tops[len(steps) - 1]) - 0.56, -height + 0.42
-    spots = np.linspace(1.3, 7.1, len(partitions)) if len(partitions) > 1 else [2.4]
+    width = min(2.5, 8.2 / len(partitions) - 0.15)
+    margin = 0.1 + width / 2
+    spots = np.linspace(margin, 8.4 - margin, len(partitions)) if len(partitions) > 1 else [2.4]
     fork = 0.5 * (last + foot + 0.33)
     ax.plot([2.4, 2.4], [last, fork], color=style.GREY, linewidth=1)
     ax.plot([min(2.4, *spots), max(2.4, *spots)], [fork, fork], color=style.GREY, linewidth=1)
     for x, partition in zip(spots, partitions, strict=True):
         rows = predictions[predictions["partition"] == partition]
-        events = int(rows["outcome"].sum())
-        name = style.cohort_name(partition).partition(" (")[0]
-        sites = rows["site"].nunique()
-        text = f"{name}\nn = {len(rows)}, events {events} ({100 * events / len(rows):.0f} %)"
+        events, sites = int(rows["outcome"].sum()), rows["site"].nunique()
+        text = f"{style.cohort_name(partition).partition(' (')[0]}\nn = {len(rows)}"
+        # A locked test is not looked at: neither its outcomes nor its scores.
+        text += "" if partition == Partition.LOCKED_TEST else f", events {events} ({100 * events / len(rows):.0f} %)"
         text += f"\n{sites} site{'s' if sites != 1 else ''}"
         ax.annotate("", (x, foot + 0.33), (x, fork), arrowprops=_ARROW)
-        _box(ax, x, foot, 2.5, 0.66, text, face="#eaf3f8")
+        _box(ax, x, foot, width, 0.66, text, face="#eaf3f8")
     return figure
 
 

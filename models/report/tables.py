@@ -145,12 +145,13 @@ def classifiers(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def features(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Selected features, largest coefficient first, and where each was measured."""
-    ranked = sorted(rows, key=lambda row: -abs(row.get("coefficient") or 0.0))
+    columns = [name for name in ("coefficient", "importance") if any(row.get(name) is not None for row in rows)]
+    ranked = sorted(rows, key=lambda row: tuple(-abs(row.get(name) or 0.0) for name in columns))
     texts = []
     for row in ranked:
         name, where = feature_parts(str(row["name"]))
-        texts.append([name, where or DASH, number(row.get("coefficient"), 4)])
-    return Table(["Feature", "Measured in", "Coefficient"], texts, 2)
+        texts.append([name, where or DASH, *(number(row.get(column), 4) for column in columns)])
+    return Table(["Feature", "Measured in", *(column.capitalize() for column in columns)], texts, 2)
 
 
 def filters(steps: Mapping[str, Mapping[str, int]]) -> Table:
@@ -205,6 +206,34 @@ def tests_used(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(name for name in used if name != "not tested")
 
 
+def agreement(surgeons: Mapping[str, Any]) -> str:
+    """Cohen's kappa of the two readers as a sentence; empty without readings of both."""
+    if "kappa_ab" not in surgeons:
+        return ""
+    kappa = with_ci(surgeons["kappa_ab"], surgeons.get("kappa_ab_ci"), 2)
+    return f"Surgeons A and B agree with Cohen's κ {kappa} on {surgeons.get('n_ab', 'their')} patients."
+
+
+def surgeons(entries: Mapping[str, Any]) -> Table:
+    """A reader a row, and beside each signature: p of McNemar's test (only model right / only reader right)."""
+    readers = {name: entry for name, entry in entries.items() if isinstance(entry, Mapping)}
+    tests = list(dict.fromkeys(key for entry in readers.values() for key in entry if key.startswith("mcnemar_")))
+    rows = []
+    for name, m in readers.items():
+        row = [
+            f"Surgeon {name}" if len(name) == 1 else name.capitalize(),
+            f"{m.get('n', DASH)} / {m.get('events', DASH)}",
+        ]
+        row += [with_ci(m.get(k), m.get(f"{k}_ci"), 2) for k in ("accuracy", "sensitivity", "specificity")]
+        for key in tests:
+            test = m.get(key) or {}
+            counts = f"{test.get('only_model_right', DASH)} / {test.get('only_reader_right', DASH)}"
+            row.append(f"{p_value(test.get('p'))} ({counts})" if test else DASH)
+        rows.append(row)
+    against = [f"vs {model_name(key.removeprefix('mcnemar_'))}: p (only it / only surgeon right)" for key in tests]
+    return Table(["Reading", "n / events", "Accuracy", "Sensitivity", "Specificity", *against], rows)
+
+
 def flat(entries: Mapping[str, Any], prefix: str = "") -> Table:
     """Nested names and values as two columns."""
     rows: list[list[str]] = []
@@ -214,7 +243,7 @@ def flat(entries: Mapping[str, Any], prefix: str = "") -> Table:
             rows += [list(row) for row in flat(value, f"{name}: ").rows]
         else:
             rows.append([name, _plain(value)])
-    return Table(["", ""], rows)
+    return Table(["", ""], rows, 2)
 
 
 def _contrast_name(a: str, b: str) -> str:

@@ -47,7 +47,7 @@ class Study:
 def phantom_study(seed=0, n=(192, 83, 60), strengths=None):
     """Predictions drawn with stated strengths; every metric by the real functions."""
     rng = np.random.default_rng(seed)
-    strengths = strengths or {"rad": 0.9, "dl": 0.5, "combined": 1.1, "size": 0.3, "clinical": 0.4}
+    strengths = {"rad": 0.9, "dl": 0.5, "combined": 1.1, "size": 0.3, "clinical": 0.4} | (strengths or {})
     partition = np.repeat(["training", "internal_validation", "external_test"], n)
     total = int(sum(n))
     site = np.where(partition == "external_test", np.where(np.arange(total) % 2, "north", "south"), "home")
@@ -98,11 +98,9 @@ def phantom_study(seed=0, n=(192, 83, 60), strengths=None):
         for name, value in [("rad_sign", 0.9), ("dl_sign", 0.4), ("osteoporosis", 0.3), ("age", 0.1)]
     ]
     for kind in ("size", "clinical"):
-        metrics["baselines"][kind] = {
-            "nested_auc": _auc(predictions, kind, "training"),
-            "cohorts": {"training": {"n": n[0], "events": int(y[: n[0]].sum()), "apparent_auc": 0.66}}
-            | _held_out(predictions, kind, 0.4),
-        }
+        nested = {"nested_auc": _auc(predictions, kind, "training"), "apparent_auc": 0.66}
+        of_training = {"training": {"n": n[0], "events": int(y[: n[0]].sum())} | nested}
+        metrics["baselines"][kind] = of_training | _held_out(predictions, kind, 0.4)
     for cohort in ("internal_validation", "external_test"):
         rows = predictions[predictions["partition"] == cohort]
         for b in ("rad", "dl"):
@@ -134,7 +132,13 @@ def phantom_study(seed=0, n=(192, 83, 60), strengths=None):
         {"variable": "age (per SD)", "odds_ratio": 1.22, "ci": [0.92, 1.62], "p": 0.17, "selected": False},
         {"variable": "sex: male", "odds_ratio": 0.9, "ci": [0.5, 1.6], "p": 0.71, "selected": False},
     ]
-    metrics["surgeons"] = {"kappa_ab": 0.52, "kappa_ab_ci": [0.4, 0.63], "external_test": {"mcnemar_p": 0.03}}
+    reader = {"n": 60, "events": 20, "accuracy": 0.65, "sensitivity": 0.6, "sensitivity_ci": [0.39, 0.78]}
+    reader |= {"specificity": 0.675, "specificity_ci": [0.52, 0.8]}
+    reader |= {
+        f"mcnemar_{k}": {"only_model_right": 14, "only_reader_right": 4, "p": 0.031} for k in ("rad", "combined")
+    }
+    metrics["surgeons"] = {"kappa_ab": 0.52, "kappa_ab_ci": [0.4, 0.63], "n_ab": 60}
+    metrics["surgeons"] |= {"A": reader, "B": reader | {"accuracy": 0.7}, "adjudicated": reader}
     data["permuted_aucs"] = permuted.tolist()
     data["flow"] = [
         {"label": "Cases in the store", "n": 402, "excluded": {}},
@@ -274,15 +278,27 @@ def test_a_reader_finds_every_part(written, study):
         assert patient not in text
 
 
-def test_same_study_same_bytes(written, study, tmp_path):
-    again = write_report(study, tmp_path, "Three made-up hospitals")
-    for path in sorted(written.parent.rglob("*")):
-        if path.is_file():
-            assert path.read_bytes() == (again.parent / path.relative_to(written.parent)).read_bytes(), path.name
+def only_rad(study):
+    """A small study: what Rad-sign alone leaves."""
+    metrics = {
+        "signatures": {"rad": study.metrics["signatures"]["rad"]},
+        "baseline_table": study.metrics["baseline_table"],
+    }
+    predictions = study.predictions.drop(columns=["dl", "combined", "size", "clinical"])
+    return replace(study, metrics=metrics, predictions=predictions, figure_data={})
+
+
+def test_same_study_same_bytes(study, tmp_path):
+    first = write_report(only_rad(study), tmp_path / "first", "Twice").parent
+    second = write_report(only_rad(study), tmp_path / "second", "Twice").parent
+    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert len(files) > 10
+    for path in files:
+        assert (first / path).read_bytes() == (second / path).read_bytes(), path.name
 
 
 def test_a_title_is_text_and_a_real_study_is_no_phantom(study, tmp_path):
-    text = write_report(study, tmp_path, "<b>&", phantom=False).read_text(encoding="utf-8")
+    text = write_report(only_rad(study), tmp_path, "<b>&", phantom=False).read_text(encoding="utf-8")
     assert "&lt;b&gt;&amp;" in text
     assert "PHANTOM" not in text
 
@@ -299,7 +315,7 @@ def test_a_study_with_almost_nothing(tmp_path):
         settings=PhantomSettings(phantom=False),
     )
     text = write_report(bare, tmp_path, "Bare").read_text(encoding="utf-8")
-    assert "Rad-sign rests on a single feature." in text
+    assert "Rad-sign: it rests on a single feature." in text
     assert "External test: no patients" in text
     assert "Not run" in text
     assert json.loads((tmp_path / "metrics.json").read_text())["signatures"]["rad"]["nested_auc"] is None
@@ -330,21 +346,28 @@ def test_simplest_that_nothing_beats_is_recommended():
     assert recommend(spoiled[spoiled["partition"] != "training"]) is None
 
 
+def _said(study):
+    return "\n".join(warnings_of(study))
+
+
 def test_warnings_name_what_is_wrong():
-    quiet = "\n".join(warnings_of(phantom_study(strengths={"rad": 0.5, "dl": 0.3, "combined": 2.0, "size": 0.0})))
+    quiet = _said(phantom_study(strengths={"rad": 0.5, "dl": 0.3, "combined": 2.0, "size": 0.0}))
     assert "combined model" not in quiet
     assert "size" not in quiet
 
     loud = phantom_study(strengths={"rad": 0.6, "dl": 0.6, "combined": 0.0, "size": 0.9, "clinical": 0.0})
+    assert "Rad-sign: The penalty is the smallest" in _said(
+        replace(loud, warnings=["rad: The penalty is the smallest."])
+    )
     path = loud.figure_data["lasso"]["rad"]
     edges = {"rad": path | {"chosen": min(path["lambdas"])}, "dl": path | {"chosen": max(path["lambdas"])}}
     check = loud.metrics["leakage_check"] | {"passed": False}
     loud = replace(loud, figure_data={"lasso": edges}, metrics=loud.metrics | {"leakage_check": check})
     loud.metrics["signatures"]["dl"]["n_features"] = 1
-    said = "\n".join(warnings_of(loud))
+    said = _said(loud)
     for part in (
         "heavy-tailed",
-        "DL-sign rests on a single feature",
+        "DL-sign: it rests on a single feature",
         "Rad-sign: the chosen λ is the smallest",
         "DL-sign: the chosen λ is the largest",
         "External test: the combined model",
