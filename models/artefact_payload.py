@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import zipfile
 from hashlib import sha256
 from typing import Any
@@ -120,20 +119,18 @@ def _of_selector(selector: Selector) -> tuple[dict[str, Any], Arrays]:
     arrays["coefficients"] = selector.coefficients
     if selector.projection is not None:
         arrays["projection"] = selector.projection
-    clip = selector.scaling.clip
     return {
         "recipe": selector.recipe,
         "columns": list(selector.columns),
         "names": list(selector.names),
         "lambda": selector.lambda_,
-        "clip": clip if math.isfinite(clip) else None,
+        "clip": selector.scaling.clip,
     }, arrays
 
 
 def _to_selector(settings: dict[str, Any], arrays: Arrays) -> Selector:
-    clip = math.inf if settings["clip"] is None else settings["clip"]
     medians, centre, scale, mean, sd = (arrays[name] for name in SCALING)
-    scaling = Scaling(medians, centre, scale, mean, sd, clip)
+    scaling = Scaling(medians, centre, scale, mean, sd, settings["clip"])
     return Selector(
         settings["recipe"],
         tuple(settings["columns"]),

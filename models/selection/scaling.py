@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
+MAX_Z = 10.0
+
 MIN_PRESENT = 0.5
 """A column with fewer finite training values than this share is unusable."""
 
@@ -107,8 +109,11 @@ def robust_scaling(x: Floats, clip: float) -> Scaling:
 
 
 def z_scaling(x: Floats) -> Scaling:
-    """Plain z-scores with the median in place of missing values (embeddings). ``x`` (n, p): usable columns."""
+    """Plain z-scores with the median in place of missing values (embeddings). ``x`` (n, p): usable columns.
+
+    Values over ten standard deviations out are held there, so that no later patient's can overflow a projection.
+    """
     _, median, _ = quartiles(x)
     filled = np.where(np.isfinite(x), x, median)
     p = x.shape[1]
-    return Scaling(median, filled.mean(axis=0), filled.std(axis=0), np.zeros(p), np.ones(p), float("inf"))
+    return Scaling(median, filled.mean(axis=0), filled.std(axis=0), np.zeros(p), np.ones(p), MAX_Z)

@@ -13,7 +13,7 @@ from models.study_tables import StudyTables
 
 
 def small_tables(
-    n: int = 80, seed: int = 0, effect: float = 1.0, p: int = 40, q: int = 24, clinical: bool = True
+    n: int = 80, seed: int = 0, effect: float = 1.5, p: int = 40, q: int = 24, clinical: bool = True
 ) -> StudyTables:
     """``n`` patients of two sites (60 % training), ``p`` radiomics, ``q`` deep columns; three of each matter."""
     rng = np.random.default_rng(seed)
@@ -21,8 +21,8 @@ def small_tables(
     radiomics = rng.normal(size=(n, p))
     radiomics[:, :3] += effect * outcome[:, None]
     radiomics[:, 3] = np.exp(3 * radiomics[:, 3])  # a heavy tail
-    deep = rng.normal(size=(n, q)) @ rng.normal(size=(q, q))
-    deep[:, :3] += 2 * effect * outcome[:, None]
+    deep = rng.normal(size=(n, q)) + rng.normal(size=(n, 2)) @ rng.normal(size=(2, q))
+    deep[:, :3] += effect * outcome[:, None]
     partition = np.where(
         np.arange(n) < 0.6 * n, "training", np.where(np.arange(n) < 0.8 * n, "internal_validation", "")
     )
