@@ -8,25 +8,23 @@ gives a request to the application with the longest matching prefix:
     /v1/training-runs    training
     /                    scoring: /v1/scores, /v1/releases, /healthz, /readyz, /docs
 
-HAProxy stands at the door by default (decision 004): it streams uploads, where Ray's own proxy keeps a whole
+HAProxy stands at the door by default (infra/decisions): it streams uploads, where Ray's own proxy keeps a whole
 one in memory.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from feature_store.errors import Conflict
 from infra.settings import Settings
-
-log = structlog.get_logger(__name__)
 
 REPLICA_CPUS = 0.05
 """What a replica reserves. It mostly waits, and on two cores extraction must find its share beside it."""
@@ -69,16 +67,21 @@ def start(settings: Settings) -> Door:
 
     from ray import serve
 
-    serve.start(
-        http_options={"host": settings.host, "port": settings.port},
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
-    )
-    serve.run_many(
-        [serve.RunTarget(_application(name, place, settings), name, place.prefix) for name, place in PLACES.items()]
-    )
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     door = Door(f"http://{shown}:{settings.port}", started_ray)
-    _wait(door.url)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        serve.start(
+            http_options={"host": settings.host, "port": settings.port},
+            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        )
+        serve.run_many(
+            [serve.RunTarget(_application(name, place, settings), name, place.prefix) for name, place in PLACES.items()]
+        )
+        _wait(door.url)
+    except BaseException:
+        stop(door)
+        raise
     return door
 
 
@@ -175,8 +178,6 @@ def _free_port() -> int:
 
 def _wait(url: str) -> None:
     """Until every application answers through the door: HAProxy learns of them one by one."""
-    import time
-
     import httpx
 
     for path in ("/healthz", *(place.prefix for place in PLACES.values() if place.prefix != "/")):

@@ -78,7 +78,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        found = [_fault(e["loc"], e["type"], e["msg"]) for e in error.errors()]
         shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
         return respond(422, "RequestInvalid", shown, "Send what /docs describes.")
 
@@ -118,6 +118,13 @@ class LastResort:
                 500, "InternalError", "Something failed that should not have.", "Look at the service's log."
             )
             await answer(scope, receive, send)
+
+
+def _fault(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    """Where and why, without a word of what was sent: an unknown key is the caller's own word, too."""
+    if kind == "extra_forbidden":
+        loc, message = loc[:-1], "a key that is not known here"
+    return f"{'.'.join(str(part) for part in loc)}: {message}"
 
 
 def _place(error: BaseException) -> str:

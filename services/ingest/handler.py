@@ -49,7 +49,10 @@ class IngestHandler:
             Finding(code="RowRejected", file="case.yaml", message=f"{row.table}: {row.message}", action="Mend it.")
             for row in push.rejected
         ]
-        if not receipt.unchanged or self._control.case(receipt.case_id) is None:
+        before = self._control.case(receipt.case_id)
+        if receipt.unchanged and before is not None:
+            receipt.state = before.state  # it may be further on its way
+        else:
             reasons = [f"{f.code}: {f.file}: {f.message}" for f in receipt.findings]
             self._control.set_case_state(site, manifest.patient_id, receipt.case_id, receipt.state, reasons)
         log.info("case", state=receipt.state, unchanged=receipt.unchanged, findings=len(receipt.findings))
