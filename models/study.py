@@ -21,7 +21,7 @@ from models.leakage import leakage_check
 from models.protocol import Development, develop
 from models.reference_models import ReferenceModel, clinical_model, size_model
 from models.selection.repeatability import repeatable
-from models.signature import AnySignature
+from models.signature import MAX_MISSING, AnySignature
 from models.study_figures import figure_data, importance
 from models.study_patients import StudyPatients
 from models.study_result import StudyResult
@@ -53,6 +53,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
         radiomics, note = repeatable(study, settings.icc_cutoff)
         warnings.extend(note)
         patients = StudyPatients.from_tables(study, radiomics)
+        warnings.extend(_mostly_missing(patients))
         training = patients.training()
         folds = stratified_folds(training.y, settings.n_folds, settings.seed)
         development = develop(training, folds, settings, progress=progress)
@@ -82,6 +83,17 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
         warnings=[*warnings, *development.warnings],
         failures=[{"signature": kind, **f} for kind, fit in development.crossfits.items() for f in fit.failures],
     )
+
+
+def _mostly_missing(patients: StudyPatients) -> list[str]:
+    """A sentence for each source of which patients lack most values; they stay in, with training medians."""
+    notes = []
+    for name, matrix in (("radiomics", patients.radiomics), ("deep", patients.deep)):
+        if matrix is not None:
+            lacking = int((np.isnan(matrix.values).mean(axis=1) > MAX_MISSING).sum())
+            if lacking:
+                notes.append(f"{lacking} patients lack most {name} features; training medians stand in for them.")
+    return notes
 
 
 def _references(patients: StudyPatients, folds: Ints) -> list[ReferenceModel]:
