@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feature_store.errors import ExtractionError
 from pipelines.crop import RoiCrop, crop_roi
-from pipelines.feature_sets import FeatureSet
+from pipelines.feature_sets import PYRADIOMICS_DEFAULT, FeatureSet
 from pipelines.texture.families import Region, image_features
 from pipelines.texture.shape import shape
 from pipelines.texture.wavelet import subbands
@@ -64,3 +64,17 @@ class RadiomicsExtractor:
         if "wavelet" in self.feature_set.image_types:
             for band, image in subbands(crop.image, crop.ends, self.feature_set.wavelet):
                 yield f"wavelet-{band}", image
+
+
+def warm_up() -> None:
+    """Compile every kernel into Numba's cache, so that workers only load them (seconds, once a machine).
+
+    Does nothing noticeable when they are compiled already. Meant to be called before workers start:
+    several that start at once would each compile for themselves.
+    """
+    random = np.random.default_rng(0)
+    image = random.normal(0, 200, (24, 24, 24))
+    mask = np.zeros(image.shape, np.bool_)
+    mask[4:20, 4:20, 4:20] = True
+    for voxels in (image, image.astype(np.float32)):
+        RadiomicsExtractor(PYRADIOMICS_DEFAULT).extract_from_crop(crop_roi(voxels, mask, spacing=(1.0, 1.0, 1.0)))

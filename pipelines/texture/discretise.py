@@ -23,7 +23,7 @@ def bin_edges(
 
 
 @njit(cache=True)
-def grey_levels(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.int32]:
+def grey_levels(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int32]:
     """``numpy.digitize(values, edges)``: a guess from the bin's width, then put right by comparison.
 
     ``edges`` ascend and there are two or more. Values are finite.
@@ -33,7 +33,7 @@ def grey_levels(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.
     scale = (count - 1) / (edges[count - 1] - first)
     levels = np.empty(len(values), np.int32)
     for k in range(len(values)):
-        value = np.float64(values[k])
+        value = values[k]
         guess = (value - first) * scale
         level = 0 if guess < 0 else count if guess >= count else int(guess) + 1
         while level > 0 and value < edges[level - 1]:

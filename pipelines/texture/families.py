@@ -45,7 +45,8 @@ def image_features(image: NDArray[Any], region: Region, settings: FeatureSet) ->
     """Features by family of one image (the bounding box, contiguous, in its own type)."""
     wanted = [family for family in INTENSITY_FAMILIES if family in settings.classes]
     values = image.reshape(-1)[region.inside]
-    levels = _levels(values, settings)
+    exact = values.astype(np.float64)
+    levels = _levels(values, exact, settings)
     if levels is None:
         return {family: stock_family(family, image, region, settings) for family in wanted}
     counts = count(levels, region.grid)
@@ -54,7 +55,7 @@ def image_features(image: NDArray[Any], region: Region, settings: FeatureSet) ->
     for family in wanted:
         if family == "firstorder":
             volume = float(np.multiply.reduce(region.spacing))
-            found[family] = firstorder(values.astype(np.float64), counts.voxels, volume, settings.voxel_array_shift)
+            found[family] = firstorder(exact, counts.voxels, volume, settings.voxel_array_shift)
         elif not plain:
             found[family] = stock_family(family, image, region, settings)
         elif family == "glcm":
@@ -70,8 +71,11 @@ def image_features(image: NDArray[Any], region: Region, settings: FeatureSet) ->
     return found
 
 
-def _levels(values: NDArray[Any], settings: FeatureSet) -> NDArray[np.int32] | None:
-    """Grey levels from 1 on; None where PyRadiomics' edges do not hold the values."""
+def _levels(values: NDArray[Any], exact: NDArray[np.float64], settings: FeatureSet) -> NDArray[np.int32] | None:
+    """Grey levels from 1 on; None where PyRadiomics' edges do not hold the values.
+
+    Edges are computed in the image's own type; ``exact`` are the same values in 64 bits, to compare.
+    """
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         return None
@@ -79,7 +83,7 @@ def _levels(values: NDArray[Any], settings: FeatureSet) -> NDArray[np.int32] | N
         edges = bin_edges(low, high, values.dtype, settings.bin_width, settings.bin_count)
     if len(edges) < 2 or not (edges[0] <= low and np.all(np.diff(edges) > 0)):
         return None
-    return grey_levels(values, edges)
+    return grey_levels(exact, edges)
 
 
 def stock_family(family: str, image: NDArray[Any], region: Region, settings: FeatureSet) -> dict[str, float]:

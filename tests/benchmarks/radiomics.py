@@ -51,6 +51,7 @@ def stock_extractor(settings: FeatureSet) -> Any:
     """Stock PyRadiomics with the settings of a feature set whose preprocessing is already done."""
     from radiomics import featureextractor
 
+    logging.getLogger("radiomics").setLevel(logging.CRITICAL)
     options: dict[str, Any] = {"binWidth": settings.bin_width, "voxelArrayShift": settings.voxel_array_shift}
     if settings.bin_count is not None:
         options["binCount"] = settings.bin_count
@@ -209,7 +210,6 @@ def main() -> None:
     parser.add_argument("--cases", help="only the named cases that contain this text")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    logging.getLogger("radiomics").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     if args.image or args.mask:
