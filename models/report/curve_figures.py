@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,8 +16,11 @@ from models.evaluation.net_benefit import decision_curve
 from models.evaluation.proportions import wilson
 from models.evaluation.roc import roc_band, roc_curve
 from models.report import style
+from models.report.tables import number
 
 TRAINING = "training"
+FEW = 10
+"""Events, or non-events, under which a calibration panel says itself that its curve is a guess."""
 
 
 def roc(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
@@ -161,11 +163,7 @@ def _risks(ax: Axes, y: BoolArray, p: FloatArray) -> None:
 
 
 def _calibration_text(y: BoolArray, p: FloatArray) -> str:
-    def said(value: float | None) -> str:
-        return "–" if value is None or not math.isfinite(value) else f"{value:.2f}".replace("-", "−")
-
-    return (
-        f"Slope {said(calibration_slope(y, p))}\n"
-        f"Intercept {said(calibration_intercept(y, p))}\n"
-        f"Brier {brier(y, p):.3f}   n {y.size}"
-    )
+    text = f"Slope {number(calibration_slope(y, p), 2)}\nIntercept {number(calibration_intercept(y, p), 2)}\n"
+    text += f"Brier {number(brier(y, p))}   n {y.size}"
+    few = min(int(y.sum()), int((~y).sum()))
+    return text + (f"\nonly {few} of one outcome: a guess" if few < FEW else "")

@@ -76,7 +76,7 @@ def forest(rows: Sequence[tuple[str, str, float, tuple[float, float] | None]]) -
             colour = style.COLOURS.get(kind, style.BLACK)
             if interval:
                 ax.plot(interval, [y, y], color=colour, linewidth=1.6)
-            ax.plot([area], [y], style.MARKERS.get(kind, "o"), color=colour, markersize=5.5)
+            ax.plot([area], [y], style.MARKERS.get(kind, "o"), color=colour, markersize=5.5, clip_on=False)
             text = f"{area:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
             ax.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5, color=colour)
             y += 1

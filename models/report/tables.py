@@ -32,7 +32,8 @@ def number(value: Any, digits: int = 3) -> str:
     """A float with so many decimals; a dash for None, NaN and infinity."""
     if value is None or not math.isfinite(value):
         return DASH
-    return f"{value:.{digits}f}".replace("-", "−")
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def with_ci(value: Any, interval: Sequence[float] | None, digits: int = 3) -> str:
@@ -157,8 +158,12 @@ def features(rows: Sequence[Mapping[str, Any]]) -> Table:
 def filters(steps: Mapping[str, Mapping[str, int]]) -> Table:
     """How many columns each step of the selection left."""
     names = list(dict.fromkeys(step for counts in steps.values() for step in counts))
+    names.sort(key=lambda name: name == "lasso")  # last for every signature; the steps before it differ
     rows = [[model_name(kind), *(str(counts.get(name, DASH)) for name in names)] for kind, counts in steps.items()]
-    return Table(["Signature", *(name.replace("_", " ") for name in names)], rows)
+    return Table(["Signature", *(_STEPS.get(name, name.replace("_", " ")) for name in names)], rows)
+
+
+_STEPS = {"f_test": "F-test", "pca": "PCA", "lasso": "LASSO"}
 
 
 def clinical(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -168,11 +173,12 @@ def clinical(rows: Sequence[Mapping[str, Any]]) -> Table:
             str(row["variable"]),
             with_ci(row.get("odds_ratio"), row.get("ci"), 2),
             p_value(row.get("p")),
+            str(row.get("model", DASH)),
             "yes" if row.get("selected") else "no",
         ]
         for row in rows
     ]
-    return Table(["Variable", "Odds ratio (95 % CI)", "p", "Selected"], texts)
+    return Table(["Variable", "Odds ratio (95 % CI)", "p", "Model", "Selected"], texts)
 
 
 def baseline(rows: Sequence[Mapping[str, Any]]) -> Table:
