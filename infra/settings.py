@@ -24,7 +24,7 @@ NO_SETTINGS = frozenset({"ASDEG_SHARED_DATA"})
 class Settings(BaseModel):
     """What may differ between two installations. Sizes and times carry their unit in the name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # where things are
     store: str = Field("./asdeg-store", description="URI of the feature store: a folder or s3://bucket/prefix")

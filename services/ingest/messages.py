@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from feature_store.errors import FollowUpError
 from feature_store.schemas import FOLLOW_UP
 from feature_store.vocabulary import DISCS
-
-CaseStateName = Literal["valid", "received", "validated", "extracted", "rejected"]
-
 
 class Finding(BaseModel):
     """Something that could not be used, and what to do; the rest of the case stays usable."""
@@ -27,7 +22,7 @@ class CaseReceipt(BaseModel):
 
     case_id: str
     site: str
-    state: CaseStateName
+    state: str = Field(description="received, validated, extracted or rejected")
     unchanged: bool = Field(description="true: everything was here already and nothing was stored")
     sequences: list[str] = Field(description="sequences that can be used")
     rois: int = Field(description="regions of interest found")

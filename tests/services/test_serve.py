@@ -1,0 +1,254 @@
+"""All services behind one port, over real HTTP through Ray Serve: one start for the whole module."""
+
+from __future__ import annotations
+
+import io
+import socket
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from feature_store.vocabulary import RESEARCH_USE
+from infra import serve
+from infra.bootstrap import House
+from infra.settings import load_settings
+from pipelines.phantom import PhantomCohort
+from tests.services.study_store import COHORT, STUDY, study_store
+
+pytestmark = pytest.mark.slow
+CONTRACT = {
+    "/v1/cases", "/v1/cases/{case_id}", "/v1/cases/{case_id}/outcome", "/v1/selection-runs", "/v1/training-runs",
+    "/v1/scores/rad-sign", "/v1/scores/dl-sign", "/v1/scores/combined", "/v1/releases", "/healthz", "/readyz",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Served:
+    house: House
+    url: str
+    keys: dict[str, str]
+
+    def call(self, who: str, method: str, path: str, **request: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.keys[who]}"} if who else {}
+        return httpx.request(method, self.url + path, headers=headers, timeout=60, **request)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    study_store(folder / "store", patients=24)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = load_settings({}, store=str(folder / "store"), port=port, upload_limit_mb=16, num_cpus=2)
+    house = House.open(settings)
+    add = house.control.add_credential
+    keys = {
+        "site_a": add("pacs a", "site", "site_a"),
+        "site_b": add("pacs b", "site", "site_b"),
+        "application": add("an application", "application"),
+        "scientist": add("a scientist", "scientist"),
+    }
+    door = serve.start(settings)
+    try:
+        yield Served(house, door.url, keys)
+    finally:
+        serve.stop(door)
+
+
+def packed(folder: Path, mode: str = "w:gz") -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode=mode) as archive:
+        archive.add(folder, arcname="case")
+    return data.getvalue()
+
+
+def zipped(folder: Path) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in folder.rglob("*"):
+            archive.write(path, path.relative_to(folder))
+    return data.getvalue()
+
+
+def test_health_and_docs_need_no_key(served: Served) -> None:
+    assert served.call("", "GET", "/healthz").json() == {"status": "ok"}
+    ready = served.call("", "GET", "/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (200, True)
+    assert served.call("", "GET", "/docs").status_code == 200
+    document = served.call("", "GET", "/openapi.json").json()
+    assert set(document["paths"]) >= CONTRACT
+    assert document["info"]["description"] == RESEARCH_USE
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/cases"), ("POST", "/v1/cases"), ("GET", "/v1/cases/x"), ("PUT", "/v1/cases/x/outcome"),
+        ("POST", "/v1/selection-runs"), ("GET", "/v1/selection-runs/x"), ("POST", "/v1/training-runs"),
+        ("GET", "/v1/training-runs/x"), ("POST", "/v1/scores/rad-sign"), ("POST", "/v1/scores/dl-sign"),
+        ("POST", "/v1/scores/combined"), ("GET", "/v1/releases"), ("POST", "/v1/releases"),
+    ],
+)  # fmt: skip
+def test_everything_else_needs_one(served: Served, method: str, path: str) -> None:
+    answer = served.call("", method, path)
+    assert (answer.status_code, answer.json()["error"]) == (401, "KeyRefused")
+
+
+def test_no_such_path_has_the_one_body(served: Served) -> None:
+    for path in ("/v1/nothing", "/v1/cases/a/b/c", "/v2"):
+        answer = served.call("scientist", "GET", path)
+        assert (answer.status_code, answer.json()["error"]) == (404, "NotFound")
+
+
+def test_a_case_goes_in_once_whatever_the_archive(served: Served, phantoms: PhantomCohort) -> None:
+    folder = phantoms.cases[0].folder
+    first = served.call("site_a", "POST", "/v1/cases", content=packed(folder))
+    assert first.status_code == 202
+    assert (first.json()["state"], first.json()["unchanged"], first.json()["findings"]) == ("validated", False, [])
+    sequence = served.house.store.snapshot().sequence
+    for again in (
+        {"content": packed(folder, "w")},
+        {"content": zipped(folder), "headers": {"Content-Type": "application/zip"}},
+        {"files": {"case": ("case.zip", zipped(folder))}},
+        {"content": iter([packed(folder)[:1000], packed(folder)[1000:]])},  # chunked, no length announced
+    ):
+        request = {name: value for name, value in again.items() if name != "headers"}
+        answer = served.call("site_a", "POST", "/v1/cases", **request)
+        assert (answer.status_code, answer.json()["unchanged"]) == (202, True)
+    assert served.house.store.snapshot().sequence == sequence
+    case_id = first.json()["case_id"]
+    assert served.call("site_a", "GET", f"/v1/cases/{case_id}").json()["state"] == "validated"
+    assert case_id in {row["case_id"] for row in served.call("scientist", "GET", "/v1/cases").json()}
+    assert served.call("site_b", "GET", "/v1/cases").json() == []
+
+
+def test_a_site_writes_and_reads_its_own_cases_only(served: Served, phantoms: PhantomCohort) -> None:
+    folder = phantoms.cases[0].folder
+    case_id = served.call("site_a", "POST", "/v1/cases", content=packed(folder)).json()["case_id"]
+    sequence = served.house.store.snapshot().sequence
+    measurement = [{"days_from_index": 400, "rater": "A", "level": "L3-L4", "ucla": 1}]
+    refused = [
+        served.call("site_b", "POST", "/v1/cases", content=packed(folder)),
+        served.call("application", "POST", "/v1/cases", content=packed(folder)),
+        served.call("scientist", "POST", "/v1/cases", content=packed(folder)),
+        served.call("site_b", "GET", f"/v1/cases/{case_id}"),
+        served.call("site_b", "PUT", f"/v1/cases/{case_id}/outcome", json=measurement),
+        served.call("site_b", "POST", "/v1/scores/rad-sign", json={"site": "site_a", "patient_id": "phantom-0001"}),
+        served.call("site_a", "POST", "/v1/training-runs", json={}),
+        served.call("application", "POST", "/v1/releases", json={"run_id": "x"}),
+    ]
+    assert [answer.status_code for answer in refused] == [403] * len(refused)
+    assert served.house.store.snapshot().sequence == sequence
+
+
+def test_an_upload_that_is_no_case(served: Served) -> None:
+    sequence = served.house.store.snapshot().sequence
+    outside = io.BytesIO()
+    with zipfile.ZipFile(outside, "w") as archive:
+        archive.writestr("../../case.yaml", "site: site_a")
+    for content, status, error in (
+        (b"", 422, "ArchiveError"),
+        (b"no archive at all", 422, "ArchiveError"),
+        (outside.getvalue(), 422, "ArchiveError"),
+        (b"\0" * (17 << 20), 413, "ArchiveTooLarge"),
+        (iter([b"PK" + b"\0" * (1 << 20)] * 17), 413, "ArchiveTooLarge"),
+    ):
+        answer = served.call("site_a", "POST", "/v1/cases", content=content)
+        assert (answer.status_code, answer.json()["error"]) == (status, error)
+        assert answer.json()["action"]
+    assert served.house.store.snapshot().sequence == sequence
+    assert served.call("", "GET", "/healthz").status_code == 200
+
+
+def test_outcomes_by_case(served: Served, phantoms: PhantomCohort) -> None:
+    case_id = served.call("site_a", "POST", "/v1/cases", content=packed(phantoms.cases[0].folder)).json()["case_id"]
+    path = f"/v1/cases/{case_id}/outcome"
+    good = {"days_from_index": 400, "rater": "A", "level": "L3-L4", "pfirrmann": 2}
+    for wrong in ({"level": "L9"}, {"pfirrmann": 9}, {"colour": "red"}, {"days_from_index": None}):
+        answer = served.call("site_a", "PUT", path, json=[{**good, **wrong}])
+        assert (answer.status_code, answer.json()["error"]) == (422, "RequestInvalid")
+    assert served.call("site_a", "PUT", path, json=[]).json()["error"] == "FollowUpError"
+    assert served.call("site_a", "PUT", "/v1/cases/unknown/outcome", json=[good]).status_code == 404
+    answer = served.call("site_a", "PUT", path, json=[good])
+    assert (answer.status_code, answer.json()["unchanged"]) == (200, False)
+    assert served.call("site_a", "PUT", path, json=[good]).json()["unchanged"]
+
+
+def test_cases_of_two_sites_at_once_lose_nothing(served: Served, phantoms: PhantomCohort) -> None:
+    def push(number: int) -> tuple[int, str]:
+        case = phantoms.cases[number % len(phantoms.cases)]
+        answer = served.call(case.site, "POST", "/v1/cases", content=packed(case.folder))
+        return answer.status_code, answer.json()["case_id"]
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(push, range(12)))
+    assert {status for status, _ in answers} == {202}
+    stored = served.house.store.snapshot().table("cases", columns=["case_id", "site"]).to_pylist()
+    assert {case_id for _, case_id in answers} <= {row["case_id"] for row in stored}
+    assert len({row["case_id"] for row in stored}) == len(stored)
+
+
+def test_select_train_release_and_score(served: Served) -> None:
+    nothing = served.call("application", "POST", "/v1/scores/rad-sign", json={"site": "b", "patient_id": "b001"})
+    assert (nothing.status_code, nothing.json()["error"]) == (409, "NothingReleased")
+    settings = {"cohort": COHORT.model_dump(mode="json"), "study": STUDY.model_dump(mode="json")}
+    selection = finished(served, "selection", settings)
+    training = finished(served, "training", {"study": settings["study"], "selection_run": selection["run_id"]})
+    assert set(training["metrics"]["signatures"]) == {"rad", "dl", "combined"}
+    report = served.call("scientist", "GET", f"/v1/training-runs/{training['run_id']}/report")
+    assert report.headers["content-type"].startswith("text/html")
+    assert served.call("", "GET", "/readyz").json()["signatures"] == {}
+    released = served.call("scientist", "POST", "/v1/releases", json={"run_id": training["run_id"]})
+    assert {entry["kind"] for entry in released.json()} == {"rad", "dl", "combined"}
+    assert set(served.call("", "GET", "/readyz").json()["signatures"]) == {"rad", "dl", "combined"}
+    for path, kind in (("rad-sign", "rad"), ("dl-sign", "dl"), ("combined", "combined")):
+        asked = {"site": "b", "patient_id": "b001"}
+        answer = served.call("application", "POST", f"/v1/scores/{path}", json=asked)
+        assert answer.status_code == 200
+        score = answer.json()
+        assert score["signature"] == training["artefacts"][kind]
+        assert 0 < score["probability"] < 1
+        assert score["high_risk"] == (score["probability"] >= score["threshold"])
+        assert score["research_use"] == RESEARCH_USE
+        assert 1 <= len(score["moved_by"]) <= 5
+        again = served.call("application", "GET", f"/v1/scores/{score['score_id']}").json()
+        assert again == score
+    stored = served.house.store.snapshot().table("scores").to_pylist()
+    assert {row["kind"] for row in stored} == {"rad", "dl", "combined"}
+    assert {row["asked_by"] for row in stored} == {"an application"}
+    gone = served.call("application", "POST", "/v1/scores/combined", json={"site": "b", "patient_id": "nobody"})
+    assert (gone.status_code, gone.json()["error"]) == (404, "NotFound")
+    recalled = served.call("scientist", "POST", "/v1/releases", json={"recall": training["artefacts"]["rad"]})
+    assert recalled.status_code == 200
+    assert set(served.call("", "GET", "/readyz").json()["signatures"]) == {"dl", "combined"}
+
+
+def test_a_failed_run_is_followed_to_its_reason(served: Served) -> None:
+    study = {**STUDY.model_dump(mode="json"), "classifiers": {"rad": "crystal_ball"}}
+    status = finished(served, "training", {"cohort": COHORT.model_dump(mode="json"), "study": study}, "failed")
+    assert status["error"].startswith("SettingsError")
+    unknown = served.call("scientist", "POST", "/v1/training-runs", json={"cohort": {"name": "x", "sorted": True}})
+    assert unknown.status_code == 422
+    assert served.call("scientist", "GET", "/v1/training-runs/no-such-run").status_code == 404
+
+
+def finished(served: Served, kind: str, request: dict[str, Any], state: str = "finished") -> dict[str, Any]:
+    begun = served.call("scientist", "POST", f"/v1/{kind}-runs", json=request)
+    assert begun.status_code == 202, begun.text
+    status: dict[str, Any] = {"state": "running"}
+    for _ in range(600):
+        status = served.call("scientist", "GET", f"/v1/{kind}-runs/{begun.json()['run_id']}").json()
+        if status["state"] != "running":
+            break
+        time.sleep(0.2)
+    assert status["state"] == state, status
+    return status
