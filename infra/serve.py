@@ -14,6 +14,8 @@ one in memory.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import socket
@@ -23,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feature_store.errors import Conflict
+from feature_store.errors import AsdegError, Conflict, NotReady
 from infra.settings import Settings
+from pipelines.ray_session import prepare_environment
 
 REPLICA_CPUS = 0.05
 """What a replica reserves. It mostly waits, and on two cores extraction must find its share beside it."""
@@ -60,7 +63,7 @@ class Door:
 def start(settings: Settings) -> Door:
     """Start Ray if it is not running, and every service; returns when all of them answer.
 
-    Raises Conflict where the port is taken.
+    Raises Conflict where the port is taken, NotReady where the services do not come up.
     """
     _check_port(settings)
     started_ray = start_ray(settings, services=True)
@@ -79,9 +82,14 @@ def start(settings: Settings) -> Door:
             [serve.RunTarget(_application(name, place, settings), name, place.prefix) for name, place in PLACES.items()]
         )
         _wait(door.url)
-    except BaseException:
+    except BaseException as error:
         stop(door)
-        raise
+        if not isinstance(error, Exception) or isinstance(error, AsdegError):
+            raise
+        raise NotReady(
+            f"The services did not start ({type(error).__name__}).",
+            action=f"Check that port {settings.port} is free; Ray's logs are in /tmp/ray/session_latest/logs/serve.",
+        ) from error
     return door
 
 
@@ -90,15 +98,18 @@ def stop(door: Door) -> None:
     import ray
     from ray import serve
 
-    serve.shutdown()
-    if door.started_ray:
-        ray.shutdown()
+    # Ray tells of its own ending on stdout, where a command's result belongs.
+    with contextlib.redirect_stdout(io.StringIO()):
+        serve.shutdown()
+        if door.started_ray:
+            ray.shutdown()
 
 
 def start_ray(settings: Settings, *, services: bool = False) -> bool:
     """Connect to the cluster of the settings, or start Ray in-process; False where Ray runs in this process already."""
     if not settings.ray_address and services and settings.proxy == "haproxy":
         _set_proxy_flags()
+    prepare_environment(local=not settings.ray_address)
 
     import ray
 
@@ -190,6 +201,6 @@ def _wait(url: str) -> None:
                 pass
             time.sleep(0.25)
         else:
-            raise Conflict(
+            raise NotReady(
                 f"{path} does not answer.", action="Look at Ray's logs in /tmp/ray/session_latest/logs/serve."
             )

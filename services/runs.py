@@ -90,7 +90,7 @@ class Run:
         status = self.status.model_copy(update={"wall_s": wall})
         row = status.model_dump()
         for name in ("settings", "artefacts", "metrics"):
-            row[name] = None if row[name] is None else json.dumps(row[name], sort_keys=True)
+            row[name] = None if row[name] is None else json.dumps(row[name])
         self.store.push({"training_runs": [row]}, kind="run", source=status.kind)
         return replace(self, status=status)
 
