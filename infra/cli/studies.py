@@ -56,8 +56,10 @@ def study(
     for warning in getattr(result, "warnings", []):
         session.note(f"Warning: {warning}")
     check = result.metrics.get("leakage_check") or {}
-    if check:
-        state = "passed" if check.get("passed") else "FAILED"
+    if check.get("permuted_auc_mean") is None:
+        print(f"Leakage check not made: {check.get('reason', 'no permuted run')}")
+    else:
+        state = {True: "passed", False: "FAILED", None: "not judged (too few permuted runs)"}[check["passed"]]
         print(f"Leakage check {state}: mean AUC {check['permuted_auc_mean']:.3f} on permuted outcomes.")
     print(f"Report: {report}")
 

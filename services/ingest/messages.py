@@ -8,6 +8,7 @@ from feature_store.errors import FollowUpError
 from feature_store.schemas import FOLLOW_UP
 from feature_store.vocabulary import DISCS
 
+
 class Finding(BaseModel):
     """Something that could not be used, and what to do; the rest of the case stays usable."""
 
