@@ -80,6 +80,16 @@ PRIMARY_SEGMENTATION = "primary"
 RESEARCH_USE = "For research use only: not a certified medical device."
 """Stands in every answer and report until someone has the system certified."""
 
+PHANTOM_PREFIX = "phantom-"
+"""How the id of every made-up patient begins; by it reports and answers know what they are about."""
+
+PHANTOM_NOTICE = "PHANTOM: made-up patients; nothing here is a clinical result."
+
+
+def is_phantom(patient_id: str) -> bool:
+    """Whether a patient is made up (:mod:`pipelines.phantom`)."""
+    return patient_id.startswith(PHANTOM_PREFIX)
+
 
 # --- ROI ---------------------------------------------------------------------------------------
 @dataclass(frozen=True, order=True)

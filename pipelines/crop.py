@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from feature_store.errors import GridMismatch, LabelEmpty, RoiTooSmall

@@ -7,7 +7,7 @@ around each, so that one series would have as many grids as ROIs.
 from __future__ import annotations
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from pipelines.feature_sets import FeatureSet
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from feature_store.errors import AsdegError, LabelEmpty, UsageError
 from pipelines.crop import crop_roi

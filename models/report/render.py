@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from feature_store.vocabulary import RESEARCH_USE
+from feature_store.vocabulary import RESEARCH_USE, is_phantom
 from models.evaluation.calibration import hosmer_lemeshow
 from models.report import tables
 from models.report.figure_data import ReportableStudy
@@ -24,13 +24,13 @@ from models.report.tables import DASH, Table, number, ordered, with_ci
 def write_report(result: ReportableStudy, out_dir: Path, title: str, *, phantom: bool | None = None) -> Path:
     """Writes the four parts of a report into ``out_dir`` (made if absent, files replaced); returns report.html.
 
-    ``phantom`` says on every page that the patients are made up; by default the study's settings say so.
+    ``phantom`` says on every page that the patients are made up; by default their ids say so.
     The page needs nothing beside it: styles and figures are inside, and there is no script. Not for threads:
     matplotlib's settings are changed while drawing.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     if phantom is None:
-        phantom = bool(getattr(result.settings, "phantom", False))
+        phantom = any(map(is_phantom, result.predictions["patient_id"].astype(str)))
     metrics = json.dumps(_json_safe(result.metrics), indent=2, ensure_ascii=False, allow_nan=False)
     (out_dir / "metrics.json").write_text(metrics + "\n", encoding="utf-8")
     result.predictions.to_parquet(out_dir / "predictions.parquet", index=False)

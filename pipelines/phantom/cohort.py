@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_store.errors import UsageError
+from feature_store.vocabulary import PHANTOM_PREFIX
 from pipelines.phantom.broken import write_broken_case
 from pipelines.phantom.case_folder import write_case
 from pipelines.phantom.effect import describe
@@ -15,7 +16,7 @@ from pipelines.phantom.patient import draw_patient
 from pipelines.phantom.scanner import sites as make_sites
 
 Progress = Callable[[str, float], None]
-BROKEN_ID = "phantom-broken"
+BROKEN_ID = f"{PHANTOM_PREFIX}broken"
 
 
 @dataclass(frozen=True)

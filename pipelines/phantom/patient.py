@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feature_store.vocabulary import LUMBAR_DISCS
+from feature_store.vocabulary import LUMBAR_DISCS, PHANTOM_PREFIX
 from pipelines.phantom.effect import MARKERS, PREVALENCE, chance
 
 DIAGNOSES = ("lumbar_stenosis", "lumbar_disc_herniation", "lumbar_spondylolisthesis")
@@ -41,7 +41,7 @@ class PhantomPatient:
 
     @property
     def patient_id(self) -> str:
-        return f"phantom-{self.number:04d}"
+        return f"{PHANTOM_PREFIX}{self.number:04d}"
 
     def rng(self, purpose: str) -> np.random.Generator:
         """A fresh generator for one purpose, so that no part's draws shift another's."""

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feature_store.vocabulary import PAPER_ROIS, Partition, RoiName
+from feature_store.vocabulary import PAPER_ROIS, PHANTOM_PREFIX, Partition, RoiName
 from models.study_tables import StudyTables
 from pipelines.phantom.effect import PREVALENCE, chance
 from pipelines.phantom.patient import PhantomClinical, draw_clinical
@@ -70,7 +70,7 @@ def phantom_tables(
     site = np.array([f"site_{'ab'[i % 2]}" if i < inside else f"site_{'cd'[i % 2]}" for i in range(n)])
     patients = pd.DataFrame(
         {
-            "patient_id": [f"phantom-{number:04d}" for number in range(1, n + 1)],
+            "patient_id": [f"{PHANTOM_PREFIX}{number:04d}" for number in range(1, n + 1)],
             "site": site,
             "partition": partition,
             "outcome": (degenerating if effect else by_lot).astype(np.int64),

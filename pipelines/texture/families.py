@@ -88,7 +88,7 @@ def _levels(values: NDArray[Any], exact: NDArray[np.float64], settings: FeatureS
 
 def stock_family(family: str, image: NDArray[Any], region: Region, settings: FeatureSet) -> dict[str, float]:
     """One family by PyRadiomics' own class."""
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
     from radiomics import getFeatureClasses
 
     logging.getLogger("radiomics").setLevel(logging.CRITICAL)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from feature_store.vocabulary import RESEARCH_USE
+from feature_store.vocabulary import PHANTOM_NOTICE, RESEARCH_USE, is_phantom
 
 
 class ScoreRequest(BaseModel):
@@ -40,7 +40,12 @@ class ScoreAnswer(BaseModel):
     moved_by: list[Mover] = Field(description="the five features that moved the risk most")
     as_of: int = Field(description="push sequence of the store the features were read at")
     asked_at: datetime
-    research_use: str = RESEARCH_USE
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def research_use(self) -> str:
+        """What the answer may be used for."""
+        return f"{PHANTOM_NOTICE} {RESEARCH_USE}" if is_phantom(self.patient_id) else RESEARCH_USE
 
 
 class Readiness(BaseModel):

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # this file has the name of the library it measures: its folder must not be looked in first

@@ -31,7 +31,6 @@ class PhantomSettings(BaseModel):
     seed: int = 0
     n_folds: int = 10
     grid: str = "quick"
-    phantom: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def phantom_study(seed=0, n=(192, 83, 60), strengths=None):
     site = np.where(partition == "external_test", np.where(np.arange(total) % 2, "north", "south"), "home")
     y = (rng.random(total) < 0.42).astype(int)
     shared = rng.normal(size=total)
-    predictions = pd.DataFrame({"site": site, "patient_id": [f"p{i:04d}" for i in range(total)]})
+    predictions = pd.DataFrame({"site": site, "patient_id": [f"phantom-{i:04d}" for i in range(total)]})
     predictions["partition"], predictions["outcome"] = partition, y
     for kind, strength in strengths.items():
         score = 0.6 * shared + 0.8 * rng.normal(size=total) + strength * (2 * y - 1)
@@ -314,7 +313,7 @@ def test_a_study_with_almost_nothing(tmp_path):
         {"signatures": {"rad": rad}},
         full.predictions[["site", "patient_id", "partition", "outcome", "rad"]],
         {},
-        settings=PhantomSettings(phantom=False),
+        settings=PhantomSettings(),
     )
     text = write_report(bare, tmp_path, "Bare").read_text(encoding="utf-8")
     assert "Rad-sign: it rests on a single feature." in text

@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from pipelines.feature_sets import FeatureSet

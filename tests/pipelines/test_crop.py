@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import pywt
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from pydantic import ValidationError
 
 from feature_store.errors import NotFound, SettingsError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from pipelines.feature_sets import PYRADIOMICS_DEFAULT, STUDY_MR, FeatureSet
 from pipelines.preprocessing import normalize, preprocess, preprocess_mask, resample

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from pipelines.feature_sets import FeatureSet
 from pipelines.preprocessing import preprocess, preprocess_mask

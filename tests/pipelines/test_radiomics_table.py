@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from feature_store.errors import GridMismatch, LabelEmpty, NotFound, RoiTooSmall, UsageError
 from pipelines.feature_sets import PYRADIOMICS_DEFAULT, STUDY_MR, FeatureSet
