@@ -18,6 +18,7 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -58,6 +59,8 @@ class Door:
 
     url: str
     started_ray: bool
+    folder: Path | None = None
+    """HAProxy's files, removed when the services stop."""
 
 
 def start(settings: Settings) -> Door:
@@ -66,12 +69,13 @@ def start(settings: Settings) -> Door:
     Raises Conflict where the port is taken, NotReady where the services do not come up.
     """
     _check_port(settings)
-    started_ray = start_ray(settings, services=True)
+    folder = _set_proxy_flags(settings)
+    started_ray = start_ray(settings)
 
     from ray import serve
 
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    door = Door(f"http://{shown}:{settings.port}", started_ray)
+    door = Door(f"http://{shown}:{settings.port}", started_ray, folder)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(
@@ -103,12 +107,12 @@ def stop(door: Door) -> None:
         serve.shutdown()
         if door.started_ray:
             ray.shutdown()
+    if door.folder is not None:
+        shutil.rmtree(door.folder, ignore_errors=True)
 
 
-def start_ray(settings: Settings, *, services: bool = False) -> bool:
+def start_ray(settings: Settings) -> bool:
     """Connect to the cluster of the settings, or start Ray in-process; False where Ray runs in this process already."""
-    if not settings.ray_address and services and settings.proxy == "haproxy":
-        _set_proxy_flags()
     prepare_environment(local=not settings.ray_address)
 
     import ray
@@ -147,16 +151,19 @@ def _application(name: str, place: Place, settings: Settings) -> Any:
     return deployment(serve.ingress()(Replica)).bind(name, settings.model_dump())
 
 
-def _set_proxy_flags() -> None:
-    """What HAProxy needs to know; read by Ray when it starts, and private to this run.
+def _set_proxy_flags(settings: Settings) -> Path | None:
+    """What HAProxy needs to know, read by Ray when it starts; the folder made for its files, if any.
 
-    Two clusters on one machine would otherwise share HAProxy's files and ports.
+    Two clusters on one machine would otherwise share HAProxy's files and ports. A cluster that runs already
+    has flags of its own.
     """
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") is not None:
-        return
+    if settings.ray_address:
+        return None
+    os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(settings.proxy == "haproxy"))
+    if settings.proxy != "haproxy":
+        return None
     folder = Path(tempfile.mkdtemp(prefix="asdeg-door-"))
     os.environ.update(
-        RAY_SERVE_ENABLE_HA_PROXY="1",
         RAY_SERVE_THROUGHPUT_OPTIMIZED="1",
         RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S="1",
         RAY_SERVE_HAPROXY_CONFIG_FILE_LOC=str(folder / "haproxy.cfg"),
@@ -168,6 +175,7 @@ def _set_proxy_flags() -> None:
         RAY_SERVE_HAPROXY_STATS_PORT=str(_free_port()),
         RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S="3600",
     )
+    return folder
 
 
 def _check_port(settings: Settings) -> None:

@@ -61,10 +61,11 @@ def serve(
     settings = session.settings.but(host=host, port=port, ray_address=ray_address)
     house = Session(settings, session.as_json).house(create=True)
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
     session.note("Starting the services (about 15 seconds) …")
     door = start(settings)
+    # After Ray has started: it puts a handler of its own on SIGTERM, which aborts the process.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     try:
         keys = house.control.credentials()
         hint = 'curl -s -X POST -H "Authorization: Bearer $KEY" -H "Content-Type: application/json"'
