@@ -131,6 +131,8 @@ def quiet_ray_data(block_bytes: int) -> Iterator[None]:
         with DataContext.current(context), warnings.catch_warnings():
             # How often a dead worker's task is retried can be said only in a way Ray 2.60 calls deprecated.
             warnings.filterwarnings("ignore", message=".*ray_remote_args", category=RayDeprecationWarning)
+            # A few ROIs leave an actor idle; that is no fault.
+            warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
             yield
     finally:
         for handler, level in zip(consoles, levels, strict=True):
