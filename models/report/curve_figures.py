@@ -58,7 +58,15 @@ def roc(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
             title=style.cohort_name(partition),
         )
         if ax.get_legend_handles_labels()[1]:
-            ax.legend(loc="lower right", fontsize=7.5, handlelength=2.2, borderaxespad=0.2)
+            ax.legend(
+                loc="lower right",
+                fontsize=7.5,
+                handlelength=2.2,
+                borderaxespad=0.2,
+                frameon=True,
+                framealpha=0.85,
+                edgecolor="none",
+            )
     return figure
 
 

@@ -62,7 +62,7 @@ def ranking(features: Sequence[tuple[str, float]], weight: str, title: str) -> F
     ax.axvline(0, color=style.GREY, linewidth=0.8)
     parts = [style.feature_parts(name) for name, _ in listed]
     ax.set_yticks(range(len(listed)), [f"{f}\n{where}" if where else _short(f) for f, where in parts])
-    ax.tick_params(axis="y", length=0, labelsize=7.5)
+    ax.tick_params(axis="y", length=0, labelsize=7)
     ax.set(xlabel=weight, title=title, ylim=(-0.6, len(listed) - 0.4))
     ax.title.set_horizontalalignment("left")
     ax.title.set_x(0)
