@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
@@ -17,6 +18,8 @@ from feature_store.store import FeatureStore
 from services.ids import new_id
 
 RunKind = Literal["selection", "training"]
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the fraction done, 0 to 1."""
 
 
 class RunStatus(BaseModel):
@@ -93,6 +96,41 @@ class Run:
             row[name] = None if row[name] is None else json.dumps(row[name])
         self.store.push({"training_runs": [row]}, kind="run", source=status.kind)
         return replace(self, status=status)
+
+
+class RunHandler(ABC):
+    """A service whose work is runs: each is begun (its id is known at once), then carried out, here or elsewhere."""
+
+    kind: ClassVar[RunKind]
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+
+    def execute(self, run_id: str, progress: Progress | None = None) -> RunStatus:
+        """Carry a run out. What it raises is recorded in the run as well."""
+        run = Run.resume(self._store, run_id)
+        try:
+            return self._carry_out(run, progress or (lambda step, done: None))
+        except BaseException as error:
+            run.fail(error)
+            raise
+
+    def abandon(self, run_id: str, error: BaseException) -> None:
+        """Record that the process of a run died, unless the run says already how it ended."""
+        run = Run.resume(self._store, run_id)
+        if run.status.state == "running":
+            run.fail(error)
+
+    def status(self, run_id: str) -> RunStatus:
+        """Raises NotFound."""
+        return read_run(self._store, run_id)
+
+    def runs(self) -> list[RunStatus]:
+        """All runs of this service, oldest first."""
+        return list_runs(self._store, self.kind)
+
+    @abstractmethod
+    def _carry_out(self, run: Run, progress: Progress) -> RunStatus: ...
 
 
 def read_run(store: FeatureStore, run_id: str) -> RunStatus:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from feature_store.errors import NotReady
-from feature_store.store import FeatureStore
 from models import artefacts
 from models.artefacts import Artefact
 from models.study import run_study
-from services.runs import Run, RunStatus, list_runs, read_run
+from services.runs import Progress, Run, RunHandler, RunStatus, read_run
 from services.study_inputs import StudyInputs
 from services.training.messages import TrainRequest
 
-Progress = Callable[[str, float], None]
 ARTEFACTS = "artefacts"
 REPORT = "report/"
 """Files of the report are artefacts whose names begin so."""
@@ -25,11 +22,10 @@ RECIPE = ("alpha", "correlation", "clip", "lambda_rule", "max_components", "icc_
 """The settings of a study that a selection run decides."""
 
 
-class TrainingHandler:
+class TrainingHandler(RunHandler):
     """Freezes a cohort, runs the protocol, keeps signatures and report. Releases nothing."""
 
-    def __init__(self, store: FeatureStore) -> None:
-        self._store = store
+    kind = "training"
 
     def begin(self, request: TrainRequest) -> str:
         """Freeze the cohort (or take a selection run's) and record the run; the run's id.
@@ -38,30 +34,7 @@ class TrainingHandler:
         """
         inputs = self._inputs(request)
         settings = {**inputs.settings(), "selection_run": request.selection_run}
-        return Run.begin(self._store, "training", inputs.cohort, inputs.version, settings).status.run_id
-
-    def execute(self, run_id: str, progress: Progress | None = None) -> RunStatus:
-        """Carry a run out. What it raises is recorded in the run as well."""
-        run = Run.resume(self._store, run_id)
-        try:
-            return self._train(run, progress)
-        except BaseException as error:
-            run.fail(error)
-            raise
-
-    def abandon(self, run_id: str, error: BaseException) -> None:
-        """Record that the process of a run died, unless the run says already how it ended."""
-        run = Run.resume(self._store, run_id)
-        if run.status.state == "running":
-            run.fail(error)
-
-    def status(self, run_id: str) -> RunStatus:
-        """Raises NotFound."""
-        return read_run(self._store, run_id)
-
-    def runs(self) -> list[RunStatus]:
-        """All training runs, oldest first."""
-        return list_runs(self._store, "training")
+        return Run.begin(self._store, self.kind, inputs.cohort, inputs.version, settings).status.run_id
 
     def report_file(self, run_id: str, name: str) -> bytes | None:
         """A file of the run's report; None where there is none. Raises NotFound for an unknown run."""
@@ -92,7 +65,7 @@ class TrainingHandler:
         study = request.study.model_copy(update=recipe)
         return replace(inputs, study=study)
 
-    def _train(self, run: Run, progress: Progress | None) -> RunStatus:
+    def _carry_out(self, run: Run, progress: Progress) -> RunStatus:
         from models.report.render import write_report  # brings matplotlib, which nobody else here needs
 
         inputs = StudyInputs.from_settings(run.status.settings)
