@@ -99,7 +99,7 @@ def from_bento(archive: bytes) -> dict[str, bytes]:
 def _archive(folder: Path) -> bytes:
     """A tar.xz of the folder that depends on names and contents only."""
     described = folder / "model.yaml"
-    information = yaml.safe_load(described.read_text())
+    information = yaml.safe_load(described.read_text(encoding="utf-8"))
     # BentoML writes the moment of saving; the moment of training stands in the run's record.
     information["creation_time"] = "2000-01-01T00:00:00+00:00"
     described.write_text(yaml.safe_dump(information, sort_keys=True))

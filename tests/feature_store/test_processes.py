@@ -76,7 +76,7 @@ def start(target: Any, *args: Any) -> Any:
 
 
 def acknowledgements(*files: Path) -> list[tuple[str, str, int | None]]:
-    lines = [line for file in files if file.exists() for line in file.read_text().splitlines()]
+    lines = [line for file in files if file.exists() for line in file.read_text(encoding="utf-8").splitlines()]
     return [tuple(json.loads(line)) for line in lines]
 
 

@@ -238,7 +238,10 @@ class _Page(HTMLParser):
 def test_four_parts_are_written(written, study):
     out = written.parent
     assert written.name == "report.html"
-    assert json.loads((out / "metrics.json").read_text())["signatures"].keys() == study.metrics["signatures"].keys()
+    assert (
+        json.loads((out / "metrics.json").read_text(encoding="utf-8"))["signatures"].keys()
+        == study.metrics["signatures"].keys()
+    )
     pd.testing.assert_frame_equal(pd.read_parquet(out / "predictions.parquet"), study.predictions, check_dtype=False)
     drawn = {path.stem for path in (out / "figures").glob("*.svg")}
     assert drawn == {path.stem for path in (out / "figures").glob("*.png")}
@@ -319,7 +322,9 @@ def test_a_study_with_almost_nothing(tmp_path):
     assert "Rad-sign: it rests on a single feature." in text
     assert "External test: no patients" in text
     assert "Not run" in text
-    assert json.loads((tmp_path / "metrics.json").read_text())["signatures"]["rad"]["nested_auc"] is None
+    assert (
+        json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["signatures"]["rad"]["nested_auc"] is None
+    )
 
 
 def test_one_class_outside_and_missing_predictions(tmp_path):

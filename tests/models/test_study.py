@@ -288,7 +288,7 @@ def test_files_are_joined_by_text_ids(tmp_path: Path) -> None:
 def test_a_word_in_one_row_leaves_the_other_numbers_as_they_were(tmp_path: Path) -> None:
     files = write_files(tmp_path)
     clean = from_files(**files).radiomics
-    text = files["radiomics"].read_text().splitlines()
+    text = files["radiomics"].read_text(encoding="utf-8").splitlines()
     header = text[0].split(",")
     column = header.index("ct.vertebral_body.all.f03")
     cells = text[1].split(",")

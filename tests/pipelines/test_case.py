@@ -258,7 +258,7 @@ def test_manifest_hash_is_of_its_meaning(case: Path) -> None:
         return str(case_rows(read_case(case))["cases"][0]["manifest_hash"])
 
     first = digest()
-    text = (case / "case.yaml").read_text()
+    text = (case / "case.yaml").read_text(encoding="utf-8")
     (case / "case.yaml").write_text("# a comment\n" + text)
     assert digest() == first
     shutil.move(case / "ct.nii.gz", case / "renamed.nii.gz")
@@ -305,7 +305,7 @@ def test_the_same_voxels_in_another_format_are_the_same_case(case: Path) -> None
     before = case_rows(read_case(case))
     for path in case.glob("*.nii.gz"):
         sitk.WriteImage(sitk.ReadImage(str(path)), str(path).replace(".nii.gz", ".nrrd"))
-    text = (case / "case.yaml").read_text().replace(".nii.gz", ".nrrd")
+    text = (case / "case.yaml").read_text(encoding="utf-8").replace(".nii.gz", ".nrrd")
     (case / "case.yaml").write_text(text)
     assert case_rows(read_case(case)) == before
 
@@ -358,7 +358,7 @@ def test_the_dicom_case_is_the_nifti_case(shared_data: Path, tmp_path: Path) -> 
     dicom = read_case(folder)
     assert dicom.series[0].scanner.vendor == "SIEMENS"
     sitk.WriteImage(dicom.series[0].image, str(folder / "ct.nii.gz"))
-    manifest = yaml.safe_load((folder / "case.yaml").read_text())
+    manifest = yaml.safe_load((folder / "case.yaml").read_text(encoding="utf-8"))
     manifest["series"][0]["image"] = "ct.nii.gz"
     (folder / "case.yaml").write_text(yaml.safe_dump(manifest))
     nifti = read_case(folder)

@@ -107,7 +107,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="disk full"):
         write_table(table, out)
     assert [p.name for p in tmp_path.iterdir()] == ["features.csv"]
-    assert out.read_text() == "old"
+    assert out.read_text(encoding="utf-8") == "old"
 
 
 @pytest.mark.parametrize("name", ["features.xlsx", "features", "nowhere/features.csv"])

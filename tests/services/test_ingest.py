@@ -68,7 +68,7 @@ def test_a_changed_case_is_a_new_revision(handler: IngestHandler, case_dir: Path
     first = handler.ingest_folder(case_dir, "site_a")
     copy = tmp_path / "copy"
     shutil.copytree(case_dir, copy)
-    manifest = (copy / "case.yaml").read_text()
+    manifest = (copy / "case.yaml").read_text(encoding="utf-8")
     assert "bmi:" in manifest
     lines = ["  bmi: 33.3" if line.strip().startswith("bmi:") else line for line in manifest.splitlines()]
     (copy / "case.yaml").write_text("\n".join(lines))
@@ -135,7 +135,7 @@ def test_an_outcome_is_the_label_of_all_measurements(handler: IngestHandler, cas
 def test_a_label_follows_the_operated_levels(handler: IngestHandler, case_dir: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(case_dir, copy)
-    text = (copy / "case.yaml").read_text()
+    text = (copy / "case.yaml").read_text(encoding="utf-8")
     (copy / "case.yaml").write_text("".join(_without_fused_levels(text)))
     case_id = handler.ingest_folder(copy, "site_a").case_id
     assert handler.outcome(case_id, measurements("L1-L2", pfirrmann=5)).outcome is None

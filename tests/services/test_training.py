@@ -91,7 +91,7 @@ def test_a_training_run_keeps_metrics_signatures_and_report(trained: Trained, tm
     assert run.metrics["signatures"]["rad"]["cohorts"]["external_test"]["n"] == 15
     files = TrainingHandler(trained.store).write_report_files(trained.training, tmp_path)
     assert {"report.html", "metrics.json", "predictions.parquet"} <= {path.name for path in files}
-    assert json.loads((tmp_path / "metrics.json").read_text()) == run.metrics
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == run.metrics
     assert [run.run_id for run in list_runs(trained.store)] == [trained.selection, trained.training]
 
 
