@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: env demo test check clean
+.PHONY: help env demo test check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
