@@ -148,8 +148,8 @@ def _push_outcomes(stages: Stages, url: str, keys: Keys, cohort: Any, case_ids: 
 
 
 def _extract(stages: Stages, house: House) -> None:
-    from pipelines.extraction import extract
-    from pipelines.extraction_plan import ExtractionSettings
+    from pipelines.extraction.plan import ExtractionSettings
+    from pipelines.extraction.run import extract
 
     with stages.stage("extraction") as progress:
         report = extract(

@@ -9,7 +9,7 @@ from typing import Any
 from feature_store.cohort_settings import CohortSettings
 from feature_store.errors import NotReady
 from feature_store.snapshot import Snapshot
-from pipelines.feature_sets import STUDY_CT, STUDY_MR
+from pipelines.radiomics.feature_sets import STUDY_CT, STUDY_MR
 
 
 @dataclass(frozen=True)

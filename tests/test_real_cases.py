@@ -17,9 +17,9 @@ from feature_store.control import ControlDatabase, default_url
 from feature_store.retrieval import patient_features
 from feature_store.store import FeatureStore
 from feature_store.vocabulary import RoiName
-from pipelines.extraction import extract
-from pipelines.extraction_plan import ExtractionSettings
-from pipelines.feature_sets import STUDY_CT, STUDY_MR
+from pipelines.extraction.plan import ExtractionSettings
+from pipelines.extraction.run import extract
+from pipelines.radiomics.feature_sets import STUDY_CT, STUDY_MR
 from services.ingest.handler import IngestHandler
 from tests.pipelines.real_cases import REAL_CASES, SITE, write_real_cases
 

@@ -28,8 +28,8 @@ def extract(
     ray_address: Annotated[str | None, typer.Option(help="A Ray cluster.  [default: in-process]")] = None,
 ) -> None:
     """Compute the radiomics and embeddings that the store lacks. What is there already is left out."""
-    from pipelines.extraction import extract as run
-    from pipelines.extraction_plan import ExtractionSettings
+    from pipelines.extraction.plan import ExtractionSettings
+    from pipelines.extraction.run import extract as run
 
     house = session.house()
     settings = ExtractionSettings(
@@ -70,7 +70,7 @@ def radiomics(
     feature_set: Annotated[str, typer.Option(help="Extraction settings by name.")] = "pyradiomics-default",
 ) -> None:
     """Radiomics of two files, without a store: one row a label, column `label`, PyRadiomics' names."""
-    from pipelines.radiomics_table import radiomics_table, write_table
+    from pipelines.radiomics.table import radiomics_table, write_table
 
     wanted = None
     if labels is not None:

@@ -10,7 +10,7 @@ from feature_store import errors
 from feature_store.control import ControlDatabase
 from feature_store.errors import AccessDenied, AsdegError, ManifestError, NotFound
 from feature_store.store import FeatureStore
-from pipelines.case import CaseReading, case_rows, read_case, store_images
+from pipelines.cases.case import CaseReading, case_rows, read_case, store_images
 from services.ingest.follow_up import FollowUp
 from services.ingest.messages import CaseReceipt, CaseStatus, Finding, Measurement, OutcomeReceipt
 

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.checkpoints import random_weights
 from models.encoders import named_encoder
 from models.vit import load_net
-from pipelines.embedding import Embedder, roi_cube
+from pipelines.embedding.embedder import Embedder, roi_cube
 
 MATMUL_EDGE = 2048
 ROI_SHAPE = (60, 90, 80)

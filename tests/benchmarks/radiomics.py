@@ -37,12 +37,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # this file has the name of the library it measures: its folder must not be looked in first
 sys.path[:] = [str(REPOSITORY), *(p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent)]
 
-from pipelines.crop import crop_roi
-from pipelines.feature_sets import REGISTRY, FeatureSet, feature_set
-from pipelines.images import read_image
-from pipelines.masks import align_mask, read_mask
-from pipelines.preprocessing import preprocess, preprocess_mask
-from pipelines.radiomics import RadiomicsExtractor
+from pipelines.imaging.images import read_image
+from pipelines.imaging.masks import align_mask, read_mask
+from pipelines.radiomics.crop import crop_roi
+from pipelines.radiomics.extractor import RadiomicsExtractor
+from pipelines.radiomics.feature_sets import REGISTRY, FeatureSet, feature_set
+from pipelines.radiomics.preprocessing import preprocess, preprocess_mask
 
 TOLERANCE = 1e-9
 

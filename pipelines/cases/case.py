@@ -1,0 +1,289 @@
+"""A case folder, read: usable images with their ROIs, and a finding for everything that is not.
+
+One bad series, mask or label never spoils the rest. Nothing here knows the store; :func:`case_rows` gives
+rows of its tables and :func:`store_images` hands canonical files to its blobs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import SimpleITK as sitk
+
+from feature_store.errors import ImageUnitError, InputError, ManifestError
+from feature_store.vocabulary import RoiName
+from pipelines.cases.manifest import CaseManifest, day_offsets, read_manifest, resolve_inside
+from pipelines.cases.manifest_schema import Scanner, SeriesEntry
+from pipelines.cases.rois import FoundRois, Roi, find_rois
+from pipelines.imaging.images import LoadedImage, check_image, content_hash, load_image, write_canonical
+from pipelines.imaging.masks import align_mask, read_mask
+
+MODALITY = {"ct": "CT", "t1_sag": "MR", "t2_sag": "MR", "t2_ax": "MR"}
+"""What a DICOM header must say of the paper's sequences; a site's own names may be anything."""
+MOST_DAYS_BEFORE = 3650
+"""An image older than this at surgery has a wrong date."""
+
+IMAGES = "images"
+MASKS = "masks"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that could not be used. ``code`` is the error's class name; ``file`` lies in the case folder."""
+
+    code: str
+    file: str
+    message: str
+    action: str
+
+    @classmethod
+    def of(cls, error: InputError) -> Finding:
+        return cls(error.code, error.file, error.message, error.action)
+
+    def line(self) -> str:
+        return ": ".join(part for part in (self.code, self.file, self.message) if part)
+
+
+@dataclass(frozen=True)
+class SeriesReading:
+    """One entry of ``series``: a checked image, its mask on the same grid (or None), and the ROIs."""
+
+    sequence: str
+    segmentation: str
+    image: sitk.Image
+    image_hash: str
+    mask: sitk.Image | None
+    mask_hash: str
+    rois: list[Roi]
+    days_from_index: int | None
+    scanner: Scanner
+
+
+@dataclass(frozen=True)
+class CaseReading:
+    """What a case folder holds. ``manifest`` carries no dates and is None where case.yaml cannot be used at all.
+
+    ``findings`` are faults; ``notes`` say what does not exist though nothing is wrong (an ``all`` without its
+    levels, a series without a mask).
+    """
+
+    manifest: CaseManifest | None
+    index_date_known: bool = False
+    series: list[SeriesReading] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def usable(self) -> bool:
+        """Whether at least one image can be kept."""
+        return bool(self.series)
+
+    @property
+    def rois(self) -> list[RoiName]:
+        return sorted({roi.name for series in self.series for roi in series.rois})
+
+    def summary(self) -> str:
+        """One line for people: what can be used and what not."""
+        sequences = len({series.sequence for series in self.series})
+        state = f"{sequences} sequences, {len(self.rois)} ROIs" if self.usable else "nothing in this case can be used"
+        return f"{state}; {len(self.findings)} findings"
+
+
+def read_case(case_dir: Path) -> CaseReading:
+    """Read and check a case folder. Never raises for what the folder holds: that becomes findings."""
+    try:
+        manifest, errors = read_manifest(case_dir)
+    except ManifestError as error:
+        return CaseReading(None, findings=[Finding.of(error)])
+    findings = [Finding.of(error) for error in errors]
+    notes: list[str] = []
+    loaded = _load_images(case_dir, manifest.series, findings)
+    studies = [_study_date(entry, loaded.get(entry.image)) for entry in manifest.series]
+    days = day_offsets(manifest.index_date, studies)
+    series: list[SeriesReading] = []
+    for entry, day in zip(manifest.series, days, strict=True):
+        if image := loaded.get(entry.image):
+            try:
+                series.append(_read_series(case_dir, entry, image, day, findings, notes))
+            except InputError as error:
+                findings.append(Finding.of(error))
+    return CaseReading(
+        manifest=manifest.without_dates(),
+        index_date_known=manifest.index_date is not None,
+        series=series,
+        findings=list(dict.fromkeys(findings)),
+        notes=notes,
+    )
+
+
+def _study_date(entry: SeriesEntry, loaded: LoadedImage | None) -> Any:
+    """The manifest's date goes before the header's: pseudonymised headers carry shifted dates."""
+    header = loaded.header if loaded else None
+    return entry.study_date or (header.study_date if header else None)
+
+
+def _load_images(case_dir: Path, entries: Sequence[SeriesEntry], findings: list[Finding]) -> dict[str, LoadedImage]:
+    """Each image once, by its path in the case folder; what cannot be used is missing and has a finding."""
+    loaded: dict[str, LoadedImage] = {}
+    tried: set[str] = set()
+    for entry in entries:
+        if entry.image in tried:
+            continue
+        tried.add(entry.image)
+        try:
+            image = load_image(resolve_inside(case_dir, entry.image, "image"), entry.image)
+            _check_modality(entry, image)
+            check_image(image.image, entry.sequence, entry.image)
+            loaded[entry.image] = image
+        except InputError as error:
+            findings.append(Finding.of(error))
+    return loaded
+
+
+def _check_modality(entry: SeriesEntry, loaded: LoadedImage) -> None:
+    modality = loaded.header.modality if loaded.header else ""
+    wanted = MODALITY.get(entry.sequence, modality)
+    if modality and modality != wanted:
+        raise ImageUnitError(
+            f"the header says {modality[:16]}, which is no {entry.sequence}.",
+            action="Name the right series, or give it its own sequence name.",
+            file=entry.image,
+        )
+
+
+def _read_series(
+    case_dir: Path,
+    entry: SeriesEntry,
+    loaded: LoadedImage,
+    day: int | None,
+    findings: list[Finding],
+    notes: list[str],
+) -> SeriesReading:
+    if day is not None and not -MOST_DAYS_BEFORE <= day <= 0:
+        rule = "after index_date, so it is not preoperative" if day > 0 else "more than ten years before index_date"
+        raise ManifestError(
+            f"the image was taken {rule}.", action="Mend index_date or study_date, or leave it out.", file=entry.image
+        )
+    mask, found = None, FoundRois()
+    if entry.mask is None:
+        notes.append(f"{entry.sequence} has no mask, so it has no ROIs yet")
+    else:
+        try:
+            read = read_mask(resolve_inside(case_dir, entry.mask, "mask"), entry.mask)
+            mask = align_mask(read, loaded.image, entry.mask)
+            labels = {number: label.name for number, label in entry.labels.items()}
+            found = find_rois(mask, labels, entry.sequence, entry.segmentation, entry.mask)
+        except InputError as error:
+            findings.append(Finding.of(error))
+    findings.extend(Finding.of(error) for error in found.errors)
+    notes.extend(f"{entry.sequence}: {absent.reason}" for absent in found.absent)
+    header = loaded.header
+    return SeriesReading(
+        sequence=entry.sequence,
+        segmentation=entry.segmentation,
+        image=loaded.image,
+        image_hash=content_hash(loaded.image),
+        mask=mask,
+        mask_hash="" if mask is None else content_hash(mask),
+        rois=found.rois,
+        days_from_index=day,
+        scanner=Scanner(
+            vendor=entry.scanner.vendor or (header.vendor if header else None),
+            model=entry.scanner.model or (header.model if header else None),
+            field_strength_t=entry.scanner.field_strength_t or (header.field_strength_t if header else None),
+        ),
+    )
+
+
+def case_rows(reading: CaseReading) -> dict[str, list[dict[str, Any]]]:
+    """Rows of ``cases``, ``series``, ``rois`` and ``clinical`` as their schemas declare them.
+
+    Empty without a usable manifest: nobody knows whose case it is.
+    """
+    manifest = reading.manifest
+    if manifest is None:
+        return {}
+    key = {"site": manifest.site, "patient_id": manifest.patient_id, "case_id": manifest.case_id}
+    series = {one.sequence: one for one in reversed(reading.series)}
+    return {
+        "cases": [
+            {
+                **key,
+                "manifest_hash": _manifest_hash(manifest, reading),
+                "sequences": sorted(series),
+                "index_date_known": reading.index_date_known,
+                "rejected": [finding.line() for finding in reading.findings],
+            }
+        ],
+        "series": [{**key, **_series_row(series[sequence])} for sequence in sorted(series)],
+        "rois": [{**key, **_roi_row(roi, one)} for one in reading.series for roi in one.rois],
+        "clinical": [{**key, "days_from_index": 0, **manifest.clinical.model_dump()}],
+    }
+
+
+def _series_row(one: SeriesReading) -> dict[str, Any]:
+    return {
+        "sequence": one.sequence,
+        "image_hash": one.image_hash,
+        "size": list(one.image.GetSize()),
+        "spacing": list(one.image.GetSpacing()),
+        "origin": list(one.image.GetOrigin()),
+        "direction": list(one.image.GetDirection()),
+        "days_from_index": one.days_from_index,
+        "scanner_vendor": one.scanner.vendor,
+        "scanner_model": one.scanner.model,
+        "field_strength_t": one.scanner.field_strength_t,
+    }
+
+
+def _roi_row(roi: Roi, one: SeriesReading) -> dict[str, Any]:
+    return {
+        "sequence": roi.name.sequence,
+        "structure": roi.name.structure,
+        "level": roi.name.level,
+        "side": str(roi.name.side),
+        "segmentation": roi.name.segmentation,
+        "image_hash": one.image_hash,
+        "mask_hash": one.mask_hash,
+        "labels": list(roi.labels),
+        "levels": list(roi.levels),
+        "voxel_count": roi.voxel_count,
+        "volume_mm3": roi.volume_mm3,
+    }
+
+
+def _manifest_hash(manifest: CaseManifest, reading: CaseReading) -> str:
+    """Of the manifest's meaning: file names do not count (the files' contents have hashes), dates as offsets."""
+    meaning = manifest.model_dump(mode="json", exclude={"series": {"__all__": {"image", "mask", "study_date"}}})
+    meaning["series"].sort(key=lambda entry: json.dumps(entry, sort_keys=True))
+    meaning["days"] = sorted({(one.sequence, one.days_from_index) for one in reading.series}, key=str)
+    meaning["index_date_known"] = reading.index_date_known
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+
+class Blobs(Protocol):
+    """The part of the store's blobs that is needed here."""
+
+    def has(self, kind: str, name: str) -> bool:
+        """Whether it is kept already."""
+
+    def put_file(self, kind: str, path: Path, sha256: str | None = None) -> str:
+        """Keep a file under the given hash."""
+
+
+def store_images(reading: CaseReading, blobs: Blobs) -> None:
+    """Keep each image and aligned mask once, as canonical NRRD under its content hash."""
+    wanted = {(IMAGES, one.image_hash): one.image for one in reading.series}
+    wanted |= {(MASKS, one.mask_hash): one.mask for one in reading.series if one.mask is not None}
+    with tempfile.TemporaryDirectory(prefix="asdeg-") as folder:
+        for (kind, digest), image in wanted.items():
+            if not blobs.has(kind, digest):
+                path = Path(folder) / "blob.nrrd"
+                write_canonical(image, path)
+                blobs.put_file(kind, path, sha256=digest)

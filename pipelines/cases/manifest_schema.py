@@ -1,0 +1,219 @@
+"""What a ``case.yaml`` may hold: strict models whose bounds are those of the tables.
+
+An unknown key, a missing one, a wrong type, or a value outside its bounds is refused by pydantic;
+:mod:`pipelines.cases.manifest` turns that into our errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from datetime import date
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from feature_store.schemas import CLINICAL, SERIES, TableSchema
+from feature_store.vocabulary import (
+    ALL,
+    DISCS,
+    PRIMARY_SEGMENTATION,
+    SEQUENCE_PATTERN,
+    STRUCTURES,
+    UNKNOWN,
+    VERTEBRAE,
+    Side,
+    StructureKind,
+)
+from pipelines.cases.rois import LabelName
+from pipelines.imaging.masks import LARGEST_LABEL
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+def case_id(site: str, patient_id: str) -> str:
+    """Stable id of a patient's preoperative study: 16 hex digits of SHA-256 over site and patient."""
+    return hashlib.sha256(f"{site}\n{patient_id}".encode()).hexdigest()[:16]
+
+
+def _calendar_date(value: object) -> object:
+    """YAML gives a date, or text where it was quoted."""
+    if type(value) is date:
+        day = value
+    elif isinstance(value, str) and len(value) == 10:
+        try:
+            day = date.fromisoformat(value)
+        except ValueError:
+            raise ValueError("must be a calendar date written as 2024-05-31") from None
+    elif value is None:
+        return None
+    else:
+        raise ValueError("must be a calendar date written as 2024-05-31")
+    if not 1980 <= day.year <= 2100:
+        raise ValueError("must lie between the years 1980 and 2100")
+    return day
+
+
+def _inside(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value or path.is_absolute() or "\\" in value or ":" in value or "\0" in value or ".." in path.parts:
+        raise ValueError("must be a path inside the case folder, with / between its parts and never upwards")
+    if len(value) > 400 or any(len(part.encode()) > 255 for part in path.parts):
+        raise ValueError("must be a shorter path")
+    return value
+
+
+def _sequence(value: str) -> str:
+    if not SEQUENCE_PATTERN.match(value):
+        raise ValueError("must be lower case letters, digits and _, such as ct, t2_sag or dixon_water_ax")
+    return value
+
+
+def _one_of(*allowed: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _check_column(table: TableSchema, name: str, value: Any) -> Any:
+    """The rules the table's schema declares for that column: bounds with their unit, allowed values."""
+    column = next(column for column in table.columns if column.name == name)
+    if value is None:
+        return value
+    if column.low is not None or column.high is not None:
+        low = -math.inf if column.low is None else column.low
+        high = math.inf if column.high is None else column.high
+        if not low <= value <= high:
+            unit = f" {column.unit}" if column.unit else ""
+            raise ValueError(f"must lie between {low:g} and {high:g}{unit} (is the unit right?)")
+    if column.values and value not in column.values:
+        raise ValueError(f"must be one of {', '.join(column.values)}")
+    return value
+
+
+CalendarDate = Annotated[date, BeforeValidator(_calendar_date)]
+InnerPath = Annotated[str, AfterValidator(_inside)]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class Clinical(_Strict):
+    """Baseline variables, all known before surgery; bounds and allowed values are those of the table."""
+
+    age: float | None = None
+    sex: str | None = None
+    bmi: float | None = None
+    surgical_segments: int | None = None
+    fused_levels: list[Annotated[str, _one_of(*DISCS)]] | None = None
+    osteoporosis: bool | None = None
+    diagnosis: Text | None = None
+    procedure: Text | None = None
+    prior_surgery: bool | None = None
+    infection_or_tumour: bool | None = None
+    image_quality: str | None = None
+
+    @field_validator("*")
+    @classmethod
+    def _as_declared(cls, value: Any, info: ValidationInfo) -> Any:
+        return _check_column(CLINICAL, str(info.field_name), value)
+
+    @field_validator("fused_levels")
+    @classmethod
+    def _agrees_with_segments(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if value is None:
+            return None
+        if not value or len(set(value)) != len(value):
+            raise ValueError("must name each fused disc once")
+        if info.data.get("surgical_segments") not in (None, len(value)):
+            raise ValueError("must name as many discs as surgical_segments says")
+        return value
+
+
+class Scanner(_Strict):
+    """The batch for harmonisation; read from the DICOM header where there is one."""
+
+    vendor: Text | None = None
+    model: Text | None = None
+    field_strength_t: float | None = None
+
+    @field_validator("field_strength_t")
+    @classmethod
+    def _as_declared(cls, value: float | None) -> float | None:
+        return _check_column(SERIES, "field_strength_t", value)
+
+
+class LabelMeaning(_Strict):
+    """What a label number stands for."""
+
+    structure: Annotated[str, _one_of(*STRUCTURES)]
+    level: str = UNKNOWN
+    side: Annotated[str, _one_of(*Side)] = Side.BOTH.value
+
+    @field_validator("level")
+    @classmethod
+    def _level_of_its_kind(cls, value: str, info: ValidationInfo) -> str:
+        kind = STRUCTURES.get(info.data.get("structure", ""))
+        levels = {StructureKind.BONE: VERTEBRAE, StructureKind.DISC: DISCS}.get(kind, (*VERTEBRAE, *DISCS))  # type: ignore[arg-type]
+        if value not in (*levels, ALL, UNKNOWN):
+            example = "a disc such as L4-L5" if kind is StructureKind.DISC else "a vertebra such as L5"
+            raise ValueError(f"must be {example}, {ALL} or {UNKNOWN}")
+        return value
+
+    @property
+    def name(self) -> LabelName:
+        return LabelName(self.structure, self.level, self.side)
+
+
+class SeriesEntry(_Strict):
+    """One image with at most one mask. Entries may share a sequence and image: several masks, or repeats."""
+
+    sequence: Annotated[str, AfterValidator(_sequence)]
+    image: InnerPath
+    mask: InnerPath | None = None
+    segmentation: Annotated[str, Field(pattern=_NAME)] = PRIMARY_SEGMENTATION
+    labels: dict[Annotated[int, Field(ge=1, le=LARGEST_LABEL)], LabelMeaning] = {}
+    study_date: CalendarDate | None = None
+    scanner: Scanner = Scanner()
+
+    @model_validator(mode="after")
+    def _mask_with_labels(self) -> SeriesEntry:
+        if self.mask is not None and not self.labels:
+            raise ValueError("has a mask but no labels that say what its numbers mean")
+        if self.mask is None and self.labels:
+            raise ValueError("has labels but no mask")
+        return self
+
+
+class CaseManifest(_Strict):
+    """A whole ``case.yaml``."""
+
+    patient_id: Annotated[str, Field(pattern=_NAME)]
+    site: Annotated[str, Field(pattern=_NAME)]
+    index_date: CalendarDate | None = None
+    clinical: Clinical = Clinical()
+    series: list[SeriesEntry]
+
+    @property
+    def case_id(self) -> str:
+        return case_id(self.site, self.patient_id)
+
+    def without_dates(self) -> CaseManifest:
+        """The same without any calendar date, as it may be passed on."""
+        series = [entry.model_copy(update={"study_date": None}) for entry in self.series]
+        return self.model_copy(update={"index_date": None, "series": series})

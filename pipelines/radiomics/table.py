@@ -1,0 +1,92 @@
+"""Radiomics of two files, without a store: a table with one row a label."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+
+from feature_store.errors import AsdegError, LabelEmpty, UsageError
+from pipelines.imaging.images import read_image
+from pipelines.imaging.masks import align_mask, read_mask
+from pipelines.radiomics.crop import crop_roi
+from pipelines.radiomics.extractor import RadiomicsExtractor
+from pipelines.radiomics.feature_sets import FeatureSet, feature_set_for
+from pipelines.radiomics.preprocessing import preprocess, preprocess_mask
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def radiomics_table(
+    image: Path,
+    mask: Path,
+    labels: Sequence[int] | None = None,
+    feature_set: str | FeatureSet = "pyradiomics-default",
+) -> pd.DataFrame:
+    """One row a label: column ``label``, then PyRadiomics' names. All labels of the mask when none are given.
+
+    The mask's axes may run otherwise than the image's over the same voxels. Raises what reading raises,
+    GridMismatch, LabelEmpty for a label that is asked for and not there, RoiTooSmall and ExtractionError
+    with the label they are about, NotFound for an unknown feature set.
+    """
+    settings = feature_set_for("", feature_set)
+    series = read_image(image)
+    label_map = preprocess_mask(align_mask(read_mask(mask), series, mask.name), settings)
+    voxels = sitk.GetArrayFromImage(label_map)
+    series = preprocess(series, settings)
+    array = sitk.GetArrayViewFromImage(series)
+    present = [int(label) for label in np.unique(voxels) if label]
+    if labels is None:
+        labels = present
+    absent = [label for label in labels if label not in present]
+    if absent or not labels:
+        raise LabelEmpty(
+            f"no voxel has label {', '.join(map(str, absent))}." if absent else "no voxel has a label.",
+            action=f"Labels there are: {', '.join(map(str, present)) or 'none'}.",
+            file=mask.name,
+        )
+    extractor = RadiomicsExtractor(settings)
+    rows = []
+    for label in labels:
+        try:
+            rows.append(extractor.extract_from_crop(crop_roi(array, voxels == label, spacing=series.GetSpacing())))
+        except AsdegError as error:
+            raise type(error)(f"label {label}: {error.message}", action=error.action, file=mask.name) from error
+    table = pd.DataFrame(np.array(rows), columns=list(settings.feature_names))
+    table.insert(0, "label", list(labels))
+    return table
+
+
+def write_table(table: pd.DataFrame, out: Path) -> None:
+    """Write CSV or Parquet by suffix; a file that exists is replaced whole, or stays as it was.
+
+    Raises UsageError for another suffix or a folder that is not there.
+    """
+    if out.suffix not in SUFFIXES:
+        raise UsageError(f"{out.name} ends in neither of {', '.join(SUFFIXES)}.", action="Name it features.csv.")
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent}.", action="Make it first.")
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}-", suffix=out.suffix)
+    os.close(handle)
+    part = Path(name)
+    try:
+        if out.suffix == ".csv":
+            table.to_csv(part, index=False)
+        else:
+            table.to_parquet(part, index=False)
+        mode = out.stat().st_mode & 0o777 if out.exists() else 0o666 & ~_umask()
+        part.chmod(mode)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
