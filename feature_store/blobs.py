@@ -7,12 +7,14 @@ A blob appears under its name whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,21 @@ class Blobs:
                 shutil.copyfileobj(source, target)
             part.replace(cached)
         return cached
+
+    def sweep_unfinished(self, hours: float) -> int:
+        """Delete what writers that were killed left half written, ``hours`` ago or earlier; returns how many.
+
+        Object storage has none: an object appears when it is whole.
+        """
+        if self._location.folder is None:
+            return 0
+        swept = 0
+        for part in (self._location.folder / FOLDER).glob("*/*/.*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if part.stat().st_mtime < time.time() - hours * 3600:
+                    part.unlink()
+                    swept += 1
+        return swept
 
     def _put(self, kind: str, name: str, source: Any) -> None:
         path = _path(kind, name)

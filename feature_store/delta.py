@@ -11,10 +11,11 @@ deltalake's runtime does not survive ``fork``: use spawned processes.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from feature_store.errors import StoreError
@@ -25,6 +26,8 @@ from feature_store.schemas import TableSchema
 CHECKPOINT_EVERY = 20  # commits; a reader replays at most this many small JSON files
 COMMIT_RETRIES = 1000  # appends never contradict each other, so a writer only waits for its turn
 FOLDER = "tables"
+SORTED_FILE_BYTES = 64 * 1024**2
+ROW_GROUP = 256  # of 851 float64 values: 1.7 MB, what a look for one patient reads
 
 
 class TransactionTaken(Exception):
@@ -113,6 +116,57 @@ class DeltaLog:
             except DeltaError:  # another process compacted the same files: it is done either way
                 self._forget()
                 return 0
+
+    def remove_pushes(self, push_ids: Sequence[str]) -> int:
+        """Remove every row of these pushes, in one commit; returns how many rows went. Appends go on meanwhile."""
+        listed = ", ".join(f"'{name}'" for name in push_ids)  # hex digits only
+        done = self._maintain(lambda handle: handle.delete(f"push_id IN ({listed})"))
+        return int(done["num_deleted_rows"] or 0)
+
+    def sort(self, site: str | None, column: str) -> int:
+        """Rewrite one site's files (or all) sorted by ``column``; returns how many files went.
+
+        Files are cut at SORTED_FILE_BYTES and hold row groups of ROW_GROUP rows, so that a look for one
+        patient opens one file and reads one group. Rows stay as they are; appends go on meanwhile.
+        """
+        partition = None if site is None else [("site", "=", site)]
+        done = self._maintain(
+            lambda handle: handle.optimize.z_order(
+                [column],
+                partition_filters=partition,
+                target_size=SORTED_FILE_BYTES,
+                writer_properties=WriterProperties(max_row_group_size=ROW_GROUP, compression="SNAPPY"),
+            )
+        )
+        return int(done["numFilesRemoved"])
+
+    def vacuum(self, hours: float) -> int:
+        """Delete files that no version needs and that were let go, or left unfinished, ``hours`` ago; returns how many.
+
+        Nothing of the store's history is in them: revisions are rows, and rows are kept.
+        """
+        return len(
+            self._maintain(
+                lambda handle: handle.vacuum(
+                    retention_hours=max(int(hours), 0), dry_run=False, enforce_retention_duration=False, full=True
+                )
+            )
+        )
+
+    def _maintain(self, work: Callable[[Any], Any]) -> Any:
+        """Do ``work`` on the newest handle, again where another process rewrote the same files first."""
+        for last_try in (False, False, True):
+            with self._lock:
+                handle = self._refreshed()
+                try:
+                    return work(handle)
+                except CommitFailedError as error:
+                    self._forget()
+                    if last_try:
+                        raise self._failure("be rewritten", error) from error
+                except (DeltaError, OSError) as error:
+                    self._forget()
+                    raise self._failure("be rewritten", error) from error
 
     def _write(self, handle: Any, rows: pa.Table, properties: Any) -> None:
         with self._lock:

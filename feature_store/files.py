@@ -32,6 +32,16 @@ class DataFiles:
     def __len__(self) -> int:
         return len(self._actions)
 
+    def by_site(self) -> dict[str | None, tuple[int, int]]:
+        """Number and bytes of the files of each site; under None where the table is not split by site."""
+        names = self._actions.column_names
+        sites = self._actions["partition.site"].to_pylist() if "partition.site" in names else [None] * len(self)
+        found: dict[str | None, tuple[int, int]] = {}
+        for site, size in zip(sites, self._actions["size_bytes"].to_pylist(), strict=True):
+            count, total = found.get(site, (0, 0))
+            found[site] = (count + 1, total + size)
+        return found
+
     def dataset(self, where: Where | None = None, above: tuple[str, int] | None = None) -> Any:
         """Dataset of the files that may hold a row matching ``where`` (and a column above a number).
 

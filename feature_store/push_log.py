@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -61,16 +61,40 @@ class PushLog:
 
         Before every attempt ``tables`` is called with all pushes committed so far; it may raise to give
         the push up, and returns the JSON of what the push wrote. Raises StoreError when the store
-        refuses, or when others keep getting in first.
+        refuses, when others keep getting in first, or when the push was given up for dead meanwhile.
         """
+
+        def record(rows: pa.Table) -> dict[str, Any]:
+            if push_id in given_up(rows):
+                raise StoreError("This push was given up for dead before it was done.", action="Send it again.")
+            return {"push_id": push_id, "kind": kind, "source": source, "tables": tables(rows)}
+
+        return self._append(push_id, record)
+
+    def give_up(self, push_id: str, dead: Sequence[str]) -> int:
+        """Record that the pushes ``dead`` died uncommitted; returns the record's own sequence.
+
+        From that record on none of them can be committed: whoever commits reads every record before its own,
+        so a writer that was only asleep learns of it. Their rows may then be removed.
+        """
+
+        def record(rows: pa.Table) -> dict[str, Any]:
+            committed = set(pc.filter(rows["push_id"], pc.is_in(rows["push_id"], pa.array(dead))).to_pylist())
+            names = [name for name in dead if name not in committed]
+            return {"push_id": push_id, "kind": "sweep", "source": "optimize", "tables": "{}", "given_up": names}
+
+        return self._append(push_id, record)
+
+    def _append(self, push_id: str, record: Callable[[pa.Table], dict[str, Any]]) -> int:
+        """Commit ``record``, made anew from all rows before it, under the next number."""
         deadline = time.monotonic() + PATIENCE_S
         attempt = 0
         while time.monotonic() < deadline:
             rows = self.rows()
             number = len(rows) + 1
-            record = {"push_id": push_id, "sequence": number, "kind": kind, "source": source, "tables": tables(rows)}
+            row = {**record(rows), "sequence": number}
             try:
-                self._log.append_numbered(_row(record, rows), TRANSACTION, number)
+                self._log.append_numbered(_row(row, rows), TRANSACTION, number)
             except TransactionTaken:
                 attempt += 1
                 time.sleep(random.uniform(0, min(0.2, 0.005 * attempt)))
@@ -92,6 +116,11 @@ class PushLog:
         return None if index < 0 else index + 1
 
 
+def given_up(rows: pa.Table) -> set[str]:
+    """Ids of the pushes that died uncommitted, of the records ``rows``."""
+    return set(pc.list_flatten(rows["given_up"].combine_chunks()).to_pylist())
+
+
 def _row(record: dict[str, Any], before: pa.Table) -> pa.Table:
     now = datetime.now(UTC)
     if len(before):  # clocks of several machines differ; commit times never run backwards
@@ -99,5 +128,5 @@ def _row(record: dict[str, Any], before: pa.Table) -> pa.Table:
     row = record | {"committed_at": now, "software_version": software_version()}
     names = [c.name for c in PUSHES.columns]
     # `pushes` is its own push_id: the store's two columns are the declared one and the hash
-    declared = pa.table([pa.array([row[c.name]], c.type) for c in PUSHES.columns], names=names)
+    declared = pa.table([pa.array([row.get(c.name)], c.type) for c in PUSHES.columns], names=names)
     return declared.append_column("row_hash", row_hashes(PUSHES, declared)).cast(PUSHES.arrow())

@@ -360,6 +360,7 @@ PUSHES = TableSchema(
         Column("tables", STRING, "JSON: table to number of rows written"),
         Column("committed_at", TIME, "when"),
         RUN_TIME,
+        Column("given_up", STRINGS, "pushes that died uncommitted and can no longer be committed", nullable=True),
     ),
 )
 

@@ -13,6 +13,7 @@ from feature_store.blobs import Blobs
 from feature_store.delta import DeltaLog
 from feature_store.errors import StoreNotFound, UsageError
 from feature_store.location import Location
+from feature_store.optimize import OptimizedTable, OptimizeSettings, Progress, optimize
 from feature_store.push_log import PushLog
 from feature_store.pushes import Guard, Pusher, PushReceipt
 from feature_store.rows import Rows
@@ -70,6 +71,12 @@ class FeatureStore:
         Raises SchemaError for columns that are not the table's, StoreError where the store refuses.
         """
         return self._pusher.push(tables, kind, source, unless_changed, since)
+
+    def optimize(
+        self, settings: OptimizeSettings | None = None, progress: Progress | None = None
+    ) -> list[OptimizedTable]:
+        """Fewer files, sorted by patient; rows and files that dead writers left go (:mod:`feature_store.optimize`)."""
+        return optimize(self._logs, self._push_log, self.blobs, settings, progress)
 
     def snapshot(self, as_of: int | datetime | None = None) -> Snapshot:
         """Whole pushes up to sequence ``as_of``, or up to a time (with a time zone), or all of them."""
