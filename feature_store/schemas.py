@@ -138,6 +138,7 @@ ROIS = TableSchema(
         Column("levels", STRINGS, "the levels it holds (for `all`: those of the union that are there)"),
         Column("voxel_count", INT, "voxels in the ROI", unit="voxel", low=1),
         Column("volume_mm3", FLOAT, "voxel count times voxel volume", unit="mm³", low=0.0),
+        Column("segmenter", STRING, "id in segmenters of the U-Net that drew it; null: drawn by people", nullable=True),
     ),
 )
 
@@ -277,6 +278,24 @@ EMBEDDINGS = TableSchema(
     ),
 )
 
+SEGMENTERS = TableSchema(
+    "segmenters",
+    "Trained U-Nets that draw masks, with whom they were trained on and how they did on others.",
+    ("segmenter",),
+    (
+        Column("segmenter", STRING, "name-hash of settings and weights"),
+        Column("sequence", STRING, "the sequence it is for"),
+        Column("classes", STRINGS, "structure/level/side of output channels 1, 2, …; channel 0 is background"),
+        Column("settings", STRING, "canonical JSON of the recipe"),
+        Column("checkpoint_hash", STRING, "SHA-256 of the weights"),
+        Column("origin", STRING, "trained, or trained_on_phantoms", values=("trained", "trained_on_phantoms")),
+        Column("patients_seen", STRINGS, "site/patient_id it was trained on"),
+        Column("patients_held_out", STRINGS, "site/patient_id the metrics are of; empty: nobody was held out"),
+        Column("metrics", STRING, "JSON: held-out Dice and surface distances by class", nullable=True),
+        RUN_TIME,
+    ),
+)
+
 COHORTS = TableSchema(
     "cohorts",
     "A frozen, named list of patients with their partitions; a new freeze is a new version.",
@@ -368,6 +387,6 @@ TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
         CASES, SERIES, ROIS, CLINICAL, FOLLOW_UP, LABELS, SURGEON_READS, FEATURE_SETS, RADIOMICS,
-        ENCODERS, EMBEDDINGS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, PUSHES,
+        ENCODERS, EMBEDDINGS, SEGMENTERS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, PUSHES,
     )
 }  # fmt: skip

@@ -222,7 +222,7 @@ def case_rows(reading: CaseReading) -> dict[str, list[dict[str, Any]]]:
             }
         ],
         "series": [{**key, **_series_row(series[sequence])} for sequence in sorted(series)],
-        "rois": [{**key, **_roi_row(roi, one)} for one in reading.series for roi in one.rois],
+        "rois": [{**key, **roi_row(roi, one.image_hash, one.mask_hash)} for one in reading.series for roi in one.rois],
         "clinical": [{**key, "days_from_index": 0, **manifest.clinical.model_dump()}],
     }
 
@@ -242,19 +242,21 @@ def _series_row(one: SeriesReading) -> dict[str, Any]:
     }
 
 
-def _roi_row(roi: Roi, one: SeriesReading) -> dict[str, Any]:
+def roi_row(roi: Roi, image_hash: str, mask_hash: str, segmenter: str | None = None) -> dict[str, Any]:
+    """A row of ``rois`` but for the case's key; ``segmenter`` is the id of the U-Net that drew the mask."""
     return {
         "sequence": roi.name.sequence,
         "structure": roi.name.structure,
         "level": roi.name.level,
         "side": str(roi.name.side),
         "segmentation": roi.name.segmentation,
-        "image_hash": one.image_hash,
-        "mask_hash": one.mask_hash,
+        "image_hash": image_hash,
+        "mask_hash": mask_hash,
         "labels": list(roi.labels),
         "levels": list(roi.levels),
         "voxel_count": roi.voxel_count,
         "volume_mm3": roi.volume_mm3,
+        "segmenter": segmenter,
     }
 
 
@@ -281,9 +283,15 @@ def store_images(reading: CaseReading, blobs: Blobs) -> None:
     """Keep each image and aligned mask once, as canonical NRRD under its content hash."""
     wanted = {(IMAGES, one.image_hash): one.image for one in reading.series}
     wanted |= {(MASKS, one.mask_hash): one.mask for one in reading.series if one.mask is not None}
+    for (kind, digest), image in wanted.items():
+        store_image(kind, image, digest, blobs)
+
+
+def store_image(kind: str, image: sitk.Image, digest: str, blobs: Blobs) -> None:
+    """Keep one image or mask under its content hash, unless it is kept already."""
+    if blobs.has(kind, digest):
+        return
     with tempfile.TemporaryDirectory(prefix="asdeg-") as folder:
-        for (kind, digest), image in wanted.items():
-            if not blobs.has(kind, digest):
-                path = Path(folder) / "blob.nrrd"
-                write_canonical(image, path)
-                blobs.put_file(kind, path, sha256=digest)
+        path = Path(folder) / "blob.nrrd"
+        write_canonical(image, path)
+        blobs.put_file(kind, path, sha256=digest)
