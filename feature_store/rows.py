@@ -53,6 +53,16 @@ def check_rows(schema: TableSchema, rows: Rows) -> tuple[pa.Table, list[Rejected
     return table, sorted(rejected, key=lambda r: (r.row, r.column))
 
 
+def count_broken(schema: TableSchema, table: pa.Table) -> dict[str, int]:
+    """How many cells of stored rows break each rule of their columns (a rule that none breaks is left out)."""
+    counts: dict[str, int] = {}
+    for column in schema.columns:
+        for rule, _, broken in _broken(schema, column, table[column.name]):
+            if broken.any():
+                counts[rule] = counts.get(rule, 0) + int(broken.sum())
+    return counts
+
+
 def row_hashes(schema: TableSchema, table: pa.Table) -> pa.Array:
     """Hash of every row over the declared columns, 32 hex digits.
 

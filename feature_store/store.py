@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.blobs import Blobs
+from feature_store.check import Promise, Verify, check
 from feature_store.delta import DeltaLog
 from feature_store.errors import StoreNotFound, UsageError
 from feature_store.location import Location
@@ -77,6 +78,10 @@ class FeatureStore:
     ) -> list[OptimizedTable]:
         """Fewer files, sorted by patient; rows and files that dead writers left go (:mod:`feature_store.optimize`)."""
         return optimize(self._logs, self._push_log, self.blobs, settings, progress)
+
+    def check(self, verify: Verify | None = None) -> Iterator[Promise]:
+        """Every promise over all data, with counts (:mod:`feature_store.check`)."""
+        return check(self.snapshot(), self.blobs, verify)
 
     def snapshot(self, as_of: int | datetime | None = None) -> Snapshot:
         """Whole pushes up to sequence ``as_of``, or up to a time (with a time zone), or all of them."""

@@ -1,4 +1,4 @@
-"""``asdeg store sql`` and ``asdeg doctor``."""
+"""``asdeg store …``: look into the store and care for it; and ``asdeg doctor``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from feature_store.errors import AsdegError, NotReady
+from feature_store.errors import AsdegError, NotReady, StoreError
 from infra.cli.command import command
 from infra.cli.session import Session
 
@@ -27,11 +27,14 @@ NEEDED = (
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     store = typer.Typer(
-        help='Look into the store.\n\nExample: asdeg store sql "select * from cases"', no_args_is_help=True
+        help='Look into the store, and care for it.\n\nExample: asdeg store sql "select * from cases"',
+        no_args_is_help=True,
     )
     app.add_typer(store, name="store")
     example = 'asdeg store sql "select site, count(*) as cases from cases group by site"'
     command(store, "sql", example=example)(sql)
+    command(store, "check", example="asdeg store check --blobs")(check)
+    command(store, "optimize", example="asdeg store optimize")(optimize)
     command(app, "doctor", example="asdeg doctor")(doctor)
 
 
@@ -43,6 +46,45 @@ def sql(
     """Answer a query over the store's tables (latest revisions) and wide views."""
     found = session.house().store.snapshot(as_of).sql(query)
     session.table("Answer", found.column_names, found.to_pylist())
+
+
+def check(
+    session: Session,
+    blobs: Annotated[bool, typer.Option("--blobs", help="Read every image, mask and artefact as well.")] = False,
+) -> None:
+    """Look whether every promise of the store holds over all its data; nothing is changed."""
+    store = session.house().store
+
+    def verify(kind: str, name: str) -> None:
+        from pipelines.imaging.images import read_canonical
+
+        if kind == "artefacts":
+            store.blobs.read_bytes(kind, name)
+        else:
+            read_canonical(store.blobs.local_path(kind, name), name)
+
+    found = [vars(promise) for promise in store.check(verify if blobs else None)]
+    session.table("Promises", ("promise", "table", "looked_at", "broken"), found)
+    if broken := sum(bool(row["broken"]) for row in found):
+        raise StoreError(f"{broken} promises are broken.", action="Restore a backup, and look at what wrote there.")
+
+
+def optimize(
+    session: Session,
+    dead_after_hours: Annotated[float, typer.Option(min=0, help="Give pushes up that hang for so long.")] = 24.0,
+    keep_files_hours: Annotated[float, typer.Option(min=1, help="Delete replaced files after so long.")] = 168.0,
+) -> None:
+    """Fewer files, sorted by patient; what killed writers left goes. Nothing that can be read changes, now or as of
+    any earlier push; sites may push and extractions may run meanwhile."""
+    from feature_store.optimize import OptimizeSettings
+
+    settings = OptimizeSettings(dead_after_hours=dead_after_hours, keep_files_hours=keep_files_hours)
+    with session.progress("optimize") as progress:
+        done = session.house().store.optimize(settings, progress)
+        progress("done", 1.0)
+    session.table(
+        "Optimised", ("table", "dead_rows", "files_before", "files", "files_deleted"), [vars(table) for table in done]
+    )
 
 
 def doctor(session: Session) -> None:
