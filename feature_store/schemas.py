@@ -1,9 +1,9 @@
 """Every data table, declared once: columns with type, unit, nullability, key and allowed values.
 
 What the declaration says is what the store checks on a push: a row that breaks a rule is returned with
-its reason, the others are written. Two columns are added to every table by the store: ``push_id``
-(which push wrote the row) and ``row_hash`` (over all other columns; a row equal to its key's latest
-revision is a no-op).
+its reason, the others are written. Three columns are added to every table by the store: ``push_id``
+(which push wrote the row), ``row_hash`` (over all declared columns; a row equal to its key's latest
+revision is a no-op) and ``withdrawn`` (true in a revision that says the key holds nothing any more).
 
 Clinical time is ``days_from_index`` (the surgery is day 0); calendar dates of patients are not stored.
 """
@@ -61,14 +61,12 @@ class TableSchema:
         return tuple(column.name for column in self.columns)
 
     def arrow(self) -> pa.Schema:
-        """As stored: the declared columns, then ``push_id`` and ``row_hash``."""
-        added = [name for name in ("push_id", "row_hash") if name not in self.column_names]
-        return pa.schema(
-            [
-                *(pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns),
-                *(pa.field(name, STRING, nullable=False) for name in added),
-            ]
-        )
+        """As stored: the declared columns, then ``push_id``, ``row_hash`` and ``withdrawn``."""
+        declared = [pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns]
+        hashed = pa.field("row_hash", STRING, nullable=False)
+        if "push_id" in self.column_names:  # the pushes themselves are never withdrawn
+            return pa.schema([*declared, hashed])
+        return pa.schema([*declared, pa.field("push_id", STRING, nullable=False), hashed, pa.field("withdrawn", BOOL)])
 
 
 PATIENT = (
@@ -261,6 +259,13 @@ ENCODERS = TableSchema(
         Column("outcomes_seen", BOOL, "whether any outcome was used to fit it"),
         Column("patients_seen", STRINGS, "site/patient_id it was fitted on", nullable=True),
         Column("dimension", INT, "length of an embedding"),
+        Column(
+            "outcomes_of",
+            STRINGS,
+            "of patients_seen, those whose outcome was used; null: of all of them",
+            nullable=True,
+        ),
+        Column("derived", STRING, "JSON: how the weights were made (inflation, training, its curve)", nullable=True),
     ),
 )
 

@@ -7,9 +7,11 @@ paper starts from, publishes convolutional nets and no vision transformer.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,10 @@ import torch
 from torch import Tensor
 
 from feature_store.errors import CheckpointError
-from models.vit import empty_net
+from models.encoders import InflationSettings
+from models.inflation import inflated, is_flat
+from models.vit import ARCHITECTURES, Architecture, empty_net, has_qkv_bias
+from models.vit_names import CLASS_TOKEN, refuse_convolutional, to_monai_names
 
 Weights = dict[str, Tensor]
 
@@ -27,7 +32,7 @@ POSITION_SD = 0.02
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "backbone.", "encoder.")
 _DROPPED = ("classification_head.", "decoder")
-_CLASS_TOKEN = "cls_token"
+CONFIG = "config.json"
 
 
 def random_weights(architecture: str, seed: int) -> Weights:
@@ -63,30 +68,53 @@ def dump(weights: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save({name: weights[name].contiguous() for name in sorted(weights)})
 
 
-def read_checkpoint(path: Path, architecture: str) -> tuple[Weights, str]:
-    """Weights for ``architecture`` from a file, and the SHA-256 of the file's bytes.
+@dataclass(frozen=True)
+class FileWeights:
+    """Weights read from a file: the SHA-256 of its bytes, and what was done to them (None: nothing)."""
+
+    weights: Weights
+    sha256: str
+    derived: dict[str, Any] | None
+
+
+def read_checkpoint(path: Path, architecture: str, inflation: InflationSettings | None = None) -> FileWeights:
+    """Weights for ``architecture`` from a file; 2D ones are inflated where ``inflation`` says how.
 
     ``.safetensors``, or a PyTorch file (read with ``weights_only``: no code in it is run). Wrappers
-    (``state_dict``) and prefixes (``module.``) are taken off, classification heads dropped.
+    (``state_dict``) and prefixes (``module.``) are taken off, heads dropped; names of timm, torchvision and
+    Hugging Face become MONAI's. Weights do not tell their number of heads: a ``config.json`` beside the file is
+    checked for it, otherwise heads are taken to be 64 wide, as in the ViT paper.
     Raises CheckpointError where a name is missing or unknown, a shape differs, or a value is not finite.
     """
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    found = {name: tensor for name, tensor in _unwrapped(_read(path)).items() if not name.startswith(_DROPPED)}
-    return fit_to(found, architecture, path.name), sha256
+    found = _unwrapped(_read(path))
+    refuse_convolutional(found, path.name)
+    _check_config(path.with_name(CONFIG), ARCHITECTURES[architecture])
+    renamed, house = to_monai_names(found)
+    if not is_flat(renamed):
+        return FileWeights(fit_to(renamed, architecture, path.name), sha256, None)
+    if inflation is None:
+        raise CheckpointError(
+            "these are the weights of a 2D net; the encoder is 3D.",
+            action="Have them inflated (asdeg encoders add --inflate), or give a checkpoint of a 3D ViT.",
+            file=path.name,
+        )
+    weights = fit_to(inflated(renamed, inflation, path.name), architecture, path.name)
+    return FileWeights(weights, sha256, {"inflated_from_2d": {"names": house, **inflation.model_dump()}})
 
 
 def fit_to(found: Mapping[str, Tensor], architecture: str, file: str) -> Weights:
     """``found`` as the exact state of ``architecture`` in float32, or CheckpointError."""
-    if _CLASS_TOKEN in found:
+    if CLASS_TOKEN in found:
         raise CheckpointError(
             "the net has a class token, so its image-level features are not the average over patch tokens.",
             action="Export a net without one (MONAI: classification=False).",
             file=file,
         )
-    wanted = empty_net(architecture).state_dict()
+    wanted = empty_net(architecture, qkv_bias=has_qkv_bias(found)).state_dict()
     weights: Weights = {}
     for name, like in wanted.items():
-        # MONAI gives every block a norm for cross attention that a ViT never runs; older files lack it.
+        # MONAI gives every block a norm for cross attention that a ViT never runs; other files lack it.
         if name not in found and "norm_cross_attn" in name:
             weights[name] = torch.ones(like.shape) if name.endswith("weight") else torch.zeros(like.shape)
     missing = sorted(set(wanted) - set(found) - set(weights))
@@ -95,7 +123,8 @@ def fit_to(found: Mapping[str, Tensor], architecture: str, file: str) -> Weights
         raise CheckpointError(
             f"{len(missing)} weights of {architecture} are missing ({_some(missing)}), "
             f"{len(unknown)} are unknown ({_some(unknown)}).",
-            action="Give a checkpoint of MONAI's 3D ViT with this architecture.",
+            action="Give a checkpoint of MONAI's 3D ViT, or a 2D ViT of timm, torchvision or Hugging Face, "
+            "with this architecture.",
             file=file,
         )
     for name in set(wanted) - set(weights):
@@ -103,14 +132,30 @@ def fit_to(found: Mapping[str, Tensor], architecture: str, file: str) -> Weights
     return {name: weights[name] for name in wanted}
 
 
+def _check_config(path: Path, architecture: Architecture) -> None:
+    """What a ``config.json`` beside the weights says of the net must be so."""
+    if not path.is_file():
+        return
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return  # not ours to judge: some other program's file
+    expected = {
+        "num_attention_heads": architecture.heads,
+        "hidden_size": architecture.hidden,
+        "num_hidden_layers": architecture.layers,
+        "intermediate_size": architecture.mlp,
+    }
+    for key, value in expected.items() if isinstance(said, dict) else ():
+        if isinstance(said.get(key), int) and said[key] != value:
+            raise CheckpointError(
+                f"{key} is {said[key]}, where this architecture has {value}.",
+                action="Name the architecture the checkpoint was made with.",
+                file=path.name,
+            )
+
+
 def _checked(name: str, tensor: Tensor, shape: torch.Size, file: str) -> Tensor:
-    if name.endswith("patch_embeddings.weight") and tensor.ndim == 4:
-        # The one place where 2D weights show: inflating them (patch and position embedding) belongs here.
-        raise CheckpointError(
-            "these are the weights of a 2D net; the encoder is 3D.",
-            action="Give a checkpoint of a 3D ViT.",
-            file=file,
-        )
     if tensor.shape != shape:
         raise CheckpointError(
             f"{name} has shape {tuple(tensor.shape)}, expected {tuple(shape)}.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -70,6 +70,17 @@ class EncoderSettings(BaseModel):
             ) from error
 
 
+class InflationSettings(BaseModel):
+    """How a 2D net's weights become a 3D net's (:mod:`models.inflation` has the formulas)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kernel: Literal["average", "centre"] = "average"
+    """The patch kernel along depth: repeated and divided by the depth, or on the middle slice alone."""
+    depth_position: Literal["tiled", "sinusoidal"] = "tiled"
+    """Positions along depth: the plane's at every depth, or a sinusoidal term of the same size added."""
+
+
 def named_encoder(name: str) -> EncoderSettings:
     """Default settings of an architecture, ``vit_small`` or ``vit_base``, with random weights (seed 0)."""
     if name not in ARCHITECTURE_DIMENSIONS:
@@ -86,11 +97,15 @@ def encoder_row(
     origin: str | None = None,
     outcomes_seen: bool = False,
     patients_seen: Sequence[str] | None = None,
+    outcomes_of: Sequence[str] | None = None,
+    derived: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The encoder's row in ``encoders``.
 
     ``origin`` is ``random:SEED`` (default for random weights), ``self_supervised``, ``fine_tuned`` or
-    ``file:SHA256``; it is stated, never guessed. ``patients_seen`` are ``site/patient_id``.
+    ``file:SHA256``; it is stated, never guessed. ``patients_seen`` are ``site/patient_id``; ``outcomes_of``
+    those of them whose outcome was used (None with ``outcomes_seen``: it may have been anybody's among them).
+    ``derived`` says how the weights were made.
     """
     origin = origin or (settings.checkpoint if settings.seed is not None else None)
     if origin is None or not re.match(r"^(random:\d+|self_supervised|fine_tuned|file:[0-9a-f]{64})$", origin):
@@ -109,4 +124,6 @@ def encoder_row(
         "outcomes_seen": outcomes_seen,
         "patients_seen": None if patients_seen is None else sorted(patients_seen),
         "dimension": settings.dimension,
+        "outcomes_of": None if outcomes_of is None else sorted(outcomes_of),
+        "derived": None if derived is None else json.dumps(derived, sort_keys=True),
     }

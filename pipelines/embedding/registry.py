@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feature_store.blobs import Blobs
 from feature_store.errors import BlobCorrupt, NotFound
 from feature_store.store import FeatureStore
-from models.encoders import ARCHITECTURE_DIMENSIONS, EncoderSettings, encoder_row, named_encoder
+from models.encoders import ARCHITECTURE_DIMENSIONS, EncoderSettings, InflationSettings, encoder_row, named_encoder
 
 if TYPE_CHECKING:
     from models.checkpoints import Weights
@@ -40,6 +40,8 @@ def register_encoder(
     origin: str | None = None,
     outcomes_seen: bool = False,
     patients_seen: Sequence[str] | None = None,
+    outcomes_of: Sequence[str] | None = None,
+    derived: Mapping[str, Any] | None = None,
 ) -> str:
     """Make sure the encoder's row and weights are in the store; returns the checkpoint's hash.
 
@@ -59,7 +61,13 @@ def register_encoder(
         checkpoint_hash = store.blobs.put_bytes(ARTEFACTS, dump(random_weights(settings.architecture, settings.seed)))
     if not len(found):
         row = encoder_row(
-            settings, checkpoint_hash, origin=origin, outcomes_seen=outcomes_seen, patients_seen=patients_seen
+            settings,
+            checkpoint_hash,
+            origin=origin,
+            outcomes_seen=outcomes_seen,
+            patients_seen=patients_seen,
+            outcomes_of=outcomes_of,
+            derived=derived,
         )
         store.push({"encoders": [row]}, kind="encoder", source="extraction")
     return checkpoint_hash
@@ -71,21 +79,30 @@ def register_checkpoint_file(
     architecture: str,
     *,
     margin_mm: float = EncoderSettings().margin_mm,
+    inflation: InflationSettings | None = None,
     outcomes_seen: bool = False,
     patients_seen: Sequence[str] | None = None,
 ) -> EncoderSettings:
     """Keep a checkpoint file as an encoder; its origin becomes ``file:SHA256`` of the file's own bytes.
 
-    Whether outcomes were seen is for the caller to state: a file does not tell. Raises CheckpointError.
+    ``inflation`` says how 2D weights become 3D ones; the encoder's row says that it was done. Whether outcomes
+    were seen is for the caller to state: a file does not tell. Raises CheckpointError.
     """
     from models.checkpoints import dump, read_checkpoint
 
-    weights, sha256 = read_checkpoint(path, architecture)
-    checkpoint = store.blobs.put_bytes(ARTEFACTS, dump(weights))
+    file = read_checkpoint(path, architecture, inflation)
+    checkpoint = store.blobs.put_bytes(ARTEFACTS, dump(file.weights))
     settings = EncoderSettings.model_validate(
         {"architecture": architecture, "margin_mm": margin_mm, "checkpoint": checkpoint}
     )
-    register_encoder(store, settings, origin=f"file:{sha256}", outcomes_seen=outcomes_seen, patients_seen=patients_seen)
+    register_encoder(
+        store,
+        settings,
+        origin=f"file:{file.sha256}",
+        outcomes_seen=outcomes_seen,
+        patients_seen=patients_seen,
+        derived=file.derived,
+    )
     return settings
 
 

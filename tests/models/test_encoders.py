@@ -130,9 +130,10 @@ def test_reads_its_own_and_pytorchs_files(tmp_path, small, wrapped):
         state = {f"module.{name}": value for name, value in small.items() if "norm_cross_attn" not in name}
         state["classification_head.0.weight"] = torch.zeros(2, 384)
         torch.save(state if wrapped == "plain" else {"state_dict": state, "epoch": 3}, path)
-    weights, sha256 = read_checkpoint(path, "vit_small")
-    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert dump(weights) == dump(small)
+    read = read_checkpoint(path, "vit_small")
+    assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read.derived is None
+    assert dump(read.weights) == dump(small)
 
 
 class _Payload:
