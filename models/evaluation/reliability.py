@@ -71,7 +71,7 @@ def reliability(values: Floats) -> Reliability:
     """``values`` (subjects, versions, features), NaN where missing. Nothing is imputed."""
     values = np.asarray(values, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        complete = np.isfinite(values).all(axis=1)
+        complete = np.asarray(np.isfinite(values).all(axis=1), dtype=np.bool_)
         there = complete[:, None, :]
         low, high = np.where(there, values, np.inf).min(axis=(0, 1)), np.where(there, values, -np.inf).max(axis=(0, 1))
         # Shift and scale change no ICC, and so energies of 1e12 and means of 1e-9 are told from rounding alike.
