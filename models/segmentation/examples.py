@@ -33,13 +33,18 @@ def write_example(folder: Path, image: np.ndarray, labels: np.ndarray, seed: int
     np.save(part / "image.npy", np.ascontiguousarray(image, dtype=np.float32))
     np.save(part / "labels.npy", np.ascontiguousarray(labels, dtype=np.uint8))
     rng = np.random.default_rng(seed)
-    places = {}
+    numbers, places = [], []
     for label in np.unique(labels):
         if label:
             found = np.flatnonzero(labels == label)
             kept = np.sort(rng.choice(found, PLACES, replace=False)) if len(found) > PLACES else found
-            places[str(label)] = np.stack(np.unravel_index(kept, labels.shape), axis=1).astype(np.int32)
-    np.savez(part / "places.npz", **places)
+            numbers.append(np.full(len(kept), label, dtype=np.uint8))
+            places.append(np.stack(np.unravel_index(kept, labels.shape), axis=1).astype(np.int32))
+    np.savez(
+        part / "places.npz",
+        label=np.concatenate([np.zeros(0, np.uint8), *numbers]),
+        index=np.concatenate([np.zeros((0, 3), np.int32), *places]),
+    )
     part.replace(folder)
 
 
@@ -47,5 +52,6 @@ def open_example(folder: Path) -> Example:
     """An example as :func:`write_example` kept it."""
     image = np.load(folder / "image.npy", mmap_mode="r")
     with np.load(folder / "places.npz") as kept:
-        places = {int(label): kept[label] for label in kept.files}
+        label, index = kept["label"], kept["index"]
+    places = {int(one): index[label == one] for one in np.unique(label)}
     return Example(image, np.load(folder / "labels.npy", mmap_mode="r"), places, float(image.min()))

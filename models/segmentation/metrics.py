@@ -92,7 +92,7 @@ def summary(images: Sequence[Sequence[ClassAgreement]], names: Sequence[str]) ->
         for image in images
     ]
     means = {
-        figure: _mean([math.nan if one[figure] is None else float(one[figure]) for one in by_class.values()])
+        figure: _mean([math.nan if (value := one[figure]) is None else float(value) for one in by_class.values()])
         for figure in ("dice", "surface_mm", "hausdorff95_mm")
     }
     return {"images": len(images), **means, "classes": by_class, "by_image": by_image}
