@@ -6,6 +6,8 @@ The tree (each leaf says what is wrong and what to do about it):
     ├── UsageError                 the call itself is off                     exit 2   HTTP 400
     ├── InputError                 what was sent cannot be used               exit 1   HTTP 422
     │   ├── ManifestError          case.yaml: unknown key, missing field, wrong unit
+    │   │   └── LabelMapError      a label map that does not exist or breaks its rules
+    │   ├── BidsError              a BIDS data set whose names or tables contradict or leave open
     │   ├── ArchiveError           an upload that is no usable archive of a case folder
     │   │   └── ArchiveTooLarge    an upload over the limit, packed or unpacked          HTTP 413
     │   ├── ImageUnreadable        no reader takes this file or folder
@@ -17,6 +19,7 @@ The tree (each leaf says what is wrong and what to do about it):
     │   ├── GridMismatch           mask and image do not share their voxels
     │   ├── LabelEmpty             a declared label has no voxel
     │   ├── RoiTooSmall            fewer voxels than features can be computed on
+    │   ├── QualityRefused         an ROI or series that quality control failed
     │   ├── FollowUpError          a follow-up row that breaks its schema
     │   ├── FeatureTableError      a feature table that `study` cannot use
     │   ├── CheckpointError        a file that holds no weights of the encoder it is for
@@ -91,6 +94,14 @@ class ManifestError(InputError):
     """case.yaml has an unknown key, misses a field, or holds a value outside its range."""
 
 
+class LabelMapError(ManifestError):
+    """A label map that does not exist, or whose file breaks its rules."""
+
+
+class BidsError(InputError):
+    """A BIDS data set whose names, sidecars or tables contradict each other or leave something open."""
+
+
 class ArchiveError(InputError):
     """An upload that is no usable archive of a case folder."""
 
@@ -133,6 +144,10 @@ class LabelEmpty(InputError):
 
 class RoiTooSmall(InputError):
     """An ROI has fewer voxels than features can be computed on."""
+
+
+class QualityRefused(InputError):
+    """An ROI that quality control failed, by itself or with its series, and so is not extracted."""
 
 
 class FollowUpError(InputError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from feature_store.errors import ImageUnitError, InputError, ManifestError
 from feature_store.vocabulary import RoiName
 from pipelines.cases.manifest import CaseManifest, day_offsets, read_manifest, resolve_inside
 from pipelines.cases.manifest_schema import Scanner, SeriesEntry
+from pipelines.cases.mask_labels import MaskLabels
 from pipelines.cases.rois import FoundRois, Roi, find_rois
 from pipelines.imaging.images import LoadedImage, check_image, content_hash, load_image, write_canonical
 from pipelines.imaging.masks import align_mask, read_mask
@@ -95,14 +96,22 @@ class CaseReading:
         return f"{state}; {len(self.findings)} findings"
 
 
-def read_case(case_dir: Path) -> CaseReading:
-    """Read and check a case folder. Never raises for what the folder holds: that becomes findings."""
-    try:
-        manifest, errors = read_manifest(case_dir)
-    except ManifestError as error:
-        return CaseReading(None, findings=[Finding.of(error)])
+def read_case(
+    case_dir: Path, manifest: CaseManifest | None = None, errors: Iterable[InputError] = (), notes: Iterable[str] = ()
+) -> CaseReading:
+    """Read and check a case folder. Never raises for what the folder holds: that becomes findings.
+
+    Where another source than ``case.yaml`` says what the folder holds (:mod:`pipelines.cases.bids`), it gives
+    the ``manifest``, whose paths lie in ``case_dir``, and what it found wrong or worth a note on the way.
+    """
+    if manifest is None:
+        try:
+            manifest, errors = read_manifest(case_dir)
+        except ManifestError as error:
+            return CaseReading(None, findings=[Finding.of(error)])
     findings = [Finding.of(error) for error in errors]
-    notes: list[str] = []
+    notes = list(notes)
+    mask_labels = MaskLabels(manifest.series)
     loaded = _load_images(case_dir, manifest.series, findings)
     studies = [_study_date(entry, loaded.get(entry.image)) for entry in manifest.series]
     days = day_offsets(manifest.index_date, studies)
@@ -110,7 +119,7 @@ def read_case(case_dir: Path) -> CaseReading:
     for entry, day in zip(manifest.series, days, strict=True):
         if image := loaded.get(entry.image):
             try:
-                series.append(_read_series(case_dir, entry, image, day, findings, notes))
+                series.append(_read_series(case_dir, entry, image, day, mask_labels, findings, notes))
             except InputError as error:
                 findings.append(Finding.of(error))
     return CaseReading(
@@ -162,6 +171,7 @@ def _read_series(
     entry: SeriesEntry,
     loaded: LoadedImage,
     day: int | None,
+    mask_labels: MaskLabels,
     findings: list[Finding],
     notes: list[str],
 ) -> SeriesReading:
@@ -177,7 +187,8 @@ def _read_series(
         try:
             read = read_mask(resolve_inside(case_dir, entry.mask, "mask"), entry.mask)
             mask = align_mask(read, loaded.image, entry.mask)
-            labels = {number: label.name for number, label in entry.labels.items()}
+            labels, left_alone = mask_labels.of(entry, mask)
+            notes.extend(f"{entry.sequence}: {note}" for note in left_alone)
             found = find_rois(mask, labels, entry.sequence, entry.segmentation, entry.mask)
         except InputError as error:
             findings.append(Finding.of(error))
@@ -263,6 +274,10 @@ def roi_row(roi: Roi, image_hash: str, mask_hash: str, segmenter: str | None = N
 def _manifest_hash(manifest: CaseManifest, reading: CaseReading) -> str:
     """Of the manifest's meaning: file names do not count (the files' contents have hashes), dates as offsets."""
     meaning = manifest.model_dump(mode="json", exclude={"series": {"__all__": {"image", "mask", "study_date"}}})
+    for entry, described in zip(manifest.series, meaning["series"], strict=True):
+        described.pop("label_map")
+        if entry.label_map is not None:
+            described["labels"] = entry.label_map.id
     meaning["series"].sort(key=lambda entry: json.dumps(entry, sort_keys=True))
     meaning["days"] = sorted({(one.sequence, one.days_from_index) for one in reading.series}, key=str)
     meaning["index_date_known"] = reading.index_date_known

@@ -14,8 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from feature_store.errors import ManifestError
-from pipelines.cases.manifest_schema import CaseManifest, SeriesEntry, case_id
+from feature_store.errors import LabelMapError, ManifestError
+from pipelines.cases.broken_rules import broken_rule, key_path
+from pipelines.cases.label_map import LabelMap, read_label_map, shipped_label_map
+from pipelines.cases.manifest_schema import CaseManifest, SeriesEntry, case_id, inside
 from pipelines.cases.strict_yaml import read_strict_yaml
 
 __all__ = ["MANIFEST", "CaseManifest", "case_id", "day_offsets", "load_manifest", "read_manifest", "resolve_inside"]
@@ -45,6 +47,12 @@ def read_manifest(case_dir: Path) -> tuple[CaseManifest, list[ManifestError]]:
     entries = raw["series"]
     kept = dict(enumerate(entries)) if isinstance(entries, list) else {}
     errors: list[ManifestError] = []
+    for place in list(kept):
+        try:
+            kept[place] = _with_label_map(case_dir, kept[place], place)
+        except ManifestError as error:
+            errors.append(error)
+            del kept[place]
     while True:
         places = list(kept)
         tried = {**raw, "series": [kept[place] for place in places]} if kept or isinstance(entries, list) else raw
@@ -55,7 +63,7 @@ def read_manifest(case_dir: Path) -> tuple[CaseManifest, list[ManifestError]]:
                 loc = fault["loc"]
                 if loc[0] == "series" and len(loc) > 1:
                     loc = ("series", places[int(loc[1])], *loc[2:])
-                errors.append(_error(loc, _rule(fault["type"], fault["msg"])))
+                errors.append(_error(loc, broken_rule(fault["type"], fault["msg"])))
                 if not _drop(raw, kept, loc):
                     raise errors[-1] from None
             continue
@@ -64,6 +72,32 @@ def read_manifest(case_dir: Path) -> tuple[CaseManifest, list[ManifestError]]:
     errors += [_error(("series", places[i]), rule) for i, rule in clashes.items()]
     series = [entry for i, entry in enumerate(manifest.series) if i not in clashes]
     return manifest.model_copy(update={"series": series}), errors
+
+
+def _with_label_map(case_dir: Path, entry: Any, place: int) -> Any:
+    """The entry with the map it names under ``labels``: a shipped one, or a file of the case folder."""
+    if not isinstance(entry, dict):
+        return entry
+    if "label_map" in entry:
+        raise _error(("series", place, "label_map"), "is no key that is known here")
+    if not isinstance(entry.get("labels"), str):
+        return entry
+    rest = {key: value for key, value in entry.items() if key != "labels"}
+    return {**rest, "label_map": _label_map(case_dir, entry["labels"], place)}
+
+
+def _label_map(case_dir: Path, named: str, place: int) -> LabelMap:
+    where = key_path(("series", place, "labels"))
+    if not named.endswith((".yaml", ".yml")):
+        try:
+            return shipped_label_map(named)
+        except LabelMapError as error:
+            raise LabelMapError(f"{where}: {error.message}", action=error.action, file=MANIFEST) from None
+    try:
+        inner = inside(named)
+    except ValueError as error:
+        raise LabelMapError(f"{where} {error}.", action="Put the map into the case folder.", file=MANIFEST) from None
+    return read_label_map(resolve_inside(case_dir, inner, where), inner)
 
 
 def _drop(raw: dict[Any, Any], kept: dict[int, Any], loc: tuple[int | str, ...]) -> bool:
@@ -99,28 +133,8 @@ def _clashes(series: Sequence[SeriesEntry]) -> dict[int, str]:
     return clashes
 
 
-def _rule(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "is no key that is known here"
-    if kind == "missing":
-        return "is missing"
-    if kind == "string_type":
-        return "must be text (put it in quotes)"
-    if kind in ("model_type", "dict_type"):
-        return "must be a mapping of keys to values"
-    if kind == "string_pattern_mismatch":
-        return "must be up to 64 letters, digits, . _ or -, starting with a letter or digit"
-    rule = message.removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
-    return rule if rule.startswith(("must", "has", "needs")) else f"must be {rule}"
-
-
 def _error(loc: tuple[int | str, ...], rule: str) -> ManifestError:
-    key = ""
-    for part in loc:
-        if part != "[key]":
-            text = str(part)[:40]
-            key += f"[{text}]" if isinstance(part, int) and key.endswith("series") else f".{text}" if key else text
-    return ManifestError(f"{key} {rule}.", action="Mend that key and send the case again.", file=MANIFEST)
+    return ManifestError(f"{key_path(loc)} {rule}.", action="Mend that key and send the case again.", file=MANIFEST)
 
 
 def resolve_inside(case_dir: Path, inner: str, key: str) -> Path:

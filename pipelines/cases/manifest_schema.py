@@ -12,31 +12,12 @@ from datetime import date
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from feature_store.schemas import CLINICAL, SERIES, TableSchema
-from feature_store.vocabulary import (
-    ALL,
-    DISCS,
-    PRIMARY_SEGMENTATION,
-    SEQUENCE_PATTERN,
-    STRUCTURES,
-    UNKNOWN,
-    VERTEBRAE,
-    Side,
-    StructureKind,
-)
-from pipelines.cases.rois import LabelName
-from pipelines.imaging.masks import LARGEST_LABEL
+from feature_store.vocabulary import DISCS, PRIMARY_SEGMENTATION, SEQUENCE_PATTERN
+from pipelines.cases.label_map import LabelMap
+from pipelines.cases.label_meaning import LabelMeaning, LabelNumber, Strict, one_of
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -64,7 +45,8 @@ def _calendar_date(value: object) -> object:
     return day
 
 
-def _inside(value: str) -> str:
+def inside(value: str) -> str:
+    """A path inside the case folder, as text. Raises ValueError with the rule."""
     path = PurePosixPath(value)
     if not value or path.is_absolute() or "\\" in value or ":" in value or "\0" in value or ".." in path.parts:
         raise ValueError("must be a path inside the case folder, with / between its parts and never upwards")
@@ -77,15 +59,6 @@ def _sequence(value: str) -> str:
     if not SEQUENCE_PATTERN.match(value):
         raise ValueError("must be lower case letters, digits and _, such as ct, t2_sag or dixon_water_ax")
     return value
-
-
-def _one_of(*allowed: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if value not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}")
-        return value
-
-    return AfterValidator(check)
 
 
 def _check_column(table: TableSchema, name: str, value: Any) -> Any:
@@ -105,22 +78,18 @@ def _check_column(table: TableSchema, name: str, value: Any) -> Any:
 
 
 CalendarDate = Annotated[date, BeforeValidator(_calendar_date)]
-InnerPath = Annotated[str, AfterValidator(_inside)]
+InnerPath = Annotated[str, AfterValidator(inside)]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class Clinical(_Strict):
+class Clinical(Strict):
     """Baseline variables, all known before surgery; bounds and allowed values are those of the table."""
 
     age: float | None = None
     sex: str | None = None
     bmi: float | None = None
     surgical_segments: int | None = None
-    fused_levels: list[Annotated[str, _one_of(*DISCS)]] | None = None
+    fused_levels: list[Annotated[str, one_of(*DISCS)]] | None = None
     osteoporosis: bool | None = None
     diagnosis: Text | None = None
     procedure: Text | None = None
@@ -145,7 +114,7 @@ class Clinical(_Strict):
         return value
 
 
-class Scanner(_Strict):
+class Scanner(Strict):
     """The batch for harmonisation; read from the DICOM header where there is one."""
 
     vendor: Text | None = None
@@ -158,49 +127,31 @@ class Scanner(_Strict):
         return _check_column(SERIES, "field_strength_t", value)
 
 
-class LabelMeaning(_Strict):
-    """What a label number stands for."""
+class SeriesEntry(Strict):
+    """One image with at most one mask. Entries may share a sequence and image: several masks, or repeats.
 
-    structure: Annotated[str, _one_of(*STRUCTURES)]
-    level: str = UNKNOWN
-    side: Annotated[str, _one_of(*Side)] = Side.BOTH.value
-
-    @field_validator("level")
-    @classmethod
-    def _level_of_its_kind(cls, value: str, info: ValidationInfo) -> str:
-        kind = STRUCTURES.get(info.data.get("structure", ""))
-        levels = {StructureKind.BONE: VERTEBRAE, StructureKind.DISC: DISCS}.get(kind, (*VERTEBRAE, *DISCS))  # type: ignore[arg-type]
-        if value not in (*levels, ALL, UNKNOWN):
-            example = "a disc such as L4-L5" if kind is StructureKind.DISC else "a vertebra such as L5"
-            raise ValueError(f"must be {example}, {ALL} or {UNKNOWN}")
-        return value
-
-    @property
-    def name(self) -> LabelName:
-        return LabelName(self.structure, self.level, self.side)
-
-
-class SeriesEntry(_Strict):
-    """One image with at most one mask. Entries may share a sequence and image: several masks, or repeats."""
+    What the mask's numbers mean stands in ``labels``, or in ``label_map`` where case.yaml names one there.
+    """
 
     sequence: Annotated[str, AfterValidator(_sequence)]
     image: InnerPath
     mask: InnerPath | None = None
     segmentation: Annotated[str, Field(pattern=_NAME)] = PRIMARY_SEGMENTATION
-    labels: dict[Annotated[int, Field(ge=1, le=LARGEST_LABEL)], LabelMeaning] = {}
+    labels: dict[LabelNumber, LabelMeaning] = {}
+    label_map: LabelMap | None = None
     study_date: CalendarDate | None = None
     scanner: Scanner = Scanner()
 
     @model_validator(mode="after")
     def _mask_with_labels(self) -> SeriesEntry:
-        if self.mask is not None and not self.labels:
+        if self.mask is not None and not self.labels and self.label_map is None:
             raise ValueError("has a mask but no labels that say what its numbers mean")
-        if self.mask is None and self.labels:
+        if self.mask is None and (self.labels or self.label_map):
             raise ValueError("has labels but no mask")
         return self
 
 
-class CaseManifest(_Strict):
+class CaseManifest(Strict):
     """A whole ``case.yaml``."""
 
     patient_id: Annotated[str, Field(pattern=_NAME)]
