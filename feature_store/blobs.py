@@ -1,7 +1,8 @@
 """Files under the store's URI, kept once by the hash of their content.
 
 Images and masks are named by the hash of their voxels and geometry, so the same image in another
-file format is the same blob; artefacts are named by the SHA-256 of their bytes and checked when read.
+file format is the same blob; artefacts and overlay pictures are named by the SHA-256 of their bytes and
+checked when read.
 A blob appears under its name whole or not at all.
 """
 
@@ -25,15 +26,15 @@ from feature_store.errors import BlobCorrupt, NotFound, StoreError, UsageError
 from feature_store.location import Location
 
 FOLDER = "blobs"
-SUFFIXES = {"images": ".nrrd", "masks": ".nrrd", "artefacts": ""}
+SUFFIXES = {"images": ".nrrd", "masks": ".nrrd", "overlays": ".png", "artefacts": ""}
 """What is kept, and the suffix its files have: images and masks are canonical NRRD."""
 
-NAMED_BY_BYTES = frozenset({"artefacts"})
+NAMED_BY_BYTES = frozenset({"artefacts", "overlays"})
 HASH = re.compile(r"^[0-9a-f]{16,128}$")
 
 
 class Blobs:
-    """Put, look for and read blobs of a kind (``images``, ``masks``, ``artefacts``)."""
+    """Put, look for and read blobs of a kind (``images``, ``masks``, ``overlays``, ``artefacts``)."""
 
     def __init__(self, location: Location) -> None:
         self._location = location

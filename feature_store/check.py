@@ -33,6 +33,7 @@ BLOBS = (
     ("series", "image_hash", "images"),
     ("rois", "image_hash", "images"),
     ("rois", "mask_hash", "masks"),
+    ("quality", "overlay_hash", "overlays"),
     ("encoders", "checkpoint_hash", "artefacts"),
     ("releases", "signature", "artefacts"),
 )

@@ -140,6 +140,28 @@ ROIS = TableSchema(
     ),
 )
 
+QUALITY_OF_SERIES = "image"
+"""Stands in ``quality`` where a ROI's structure does: the row judges the series as a whole."""
+
+QUALITY = TableSchema(
+    "quality",
+    "One row a series (structure `image`, level `all`) and one a ROI: a verdict, its reasons, what was measured.",
+    _key(ROI),
+    (
+        *ROI[:4],
+        Column("structure", STRING, "of the ROI, or `image`", values=(QUALITY_OF_SERIES, *STRUCTURES)),
+        *ROI[5:],
+        Column("verdict", STRING, "a ROI of verdict fail is not extracted", values=("pass", "warn", "fail")),
+        Column("reasons", STRINGS, "what is not as it should be, gravest first: 'Code: sentence'"),
+        Column("measured", STRING, "JSON: what was measured, units in the names"),
+        Column("quality_settings", STRING, "name-hash of the bounds it was judged by"),
+        IMAGE_SOURCE[0],
+        Column("mask_hash", STRING, "of the label map; null for a series", nullable=True),
+        Column("overlay_hash", STRING, "the picture's blob (kind overlays)", nullable=True),
+        RUN_TIME,
+    ),
+)
+
 CLINICAL = TableSchema(
     "clinical",
     "Baseline variables of a case, all known before surgery.",
@@ -372,6 +394,19 @@ RELEASES = TableSchema(
     ),
 )
 
+WITHDRAWALS = TableSchema(
+    "withdrawals",
+    "One row a withdrawn case: why, by whom, and the last push that still had it.",
+    _key(CASE),
+    (
+        *CASE,
+        Column("reason", STRING, "in the site's words"),
+        Column("withdrawn_by", STRING, "name of the credential, or of the user"),
+        Column("withdrawn_at", TIME, "when"),
+        Column("as_of", INT, "push sequence of the newest data that was withdrawn", low=0),
+    ),
+)
+
 PUSHES = TableSchema(
     "pushes",
     "The commit record: a push's rows are visible once its row is here; `sequence` orders revisions.",
@@ -391,7 +426,7 @@ PUSHES = TableSchema(
 TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
-        CASES, SERIES, ROIS, CLINICAL, FOLLOW_UP, LABELS, SURGEON_READS, FEATURE_SETS, RADIOMICS,
+        CASES, SERIES, ROIS, QUALITY, CLINICAL, FOLLOW_UP, LABELS, SURGEON_READS, FEATURE_SETS, RADIOMICS,
         ENCODERS, EMBEDDINGS, SEGMENTERS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, PUSHES,
     )
 }  # fmt: skip
