@@ -56,9 +56,10 @@ def check(
     store = session.house().store
 
     def verify(kind: str, name: str) -> None:
+        from feature_store.blobs import NAMED_BY_BYTES
         from pipelines.imaging.images import read_canonical
 
-        if kind == "artefacts":
+        if kind in NAMED_BY_BYTES:
             store.blobs.read_bytes(kind, name)
         else:
             read_canonical(store.blobs.local_path(kind, name), name)
