@@ -53,8 +53,8 @@ class LabelMap(Strict):
     name: MapName
     note: Annotated[str, Field(min_length=1, max_length=4000)]
     labels: dict[LabelNumber, MapLabel]
-    also: dict[LabelNumber, OwnName] = {}
-    order: list[LabelNumber] = []
+    also: dict[LabelNumber, OwnName] = Field(default_factory=dict)
+    order: list[LabelNumber] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> LabelMap:

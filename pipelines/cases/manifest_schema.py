@@ -137,7 +137,7 @@ class SeriesEntry(Strict):
     image: InnerPath
     mask: InnerPath | None = None
     segmentation: Annotated[str, Field(pattern=_NAME)] = PRIMARY_SEGMENTATION
-    labels: dict[LabelNumber, LabelMeaning] = {}
+    labels: dict[LabelNumber, LabelMeaning] = Field(default_factory=dict)
     label_map: LabelMap | None = None
     study_date: CalendarDate | None = None
     scanner: Scanner = Scanner()
