@@ -251,6 +251,8 @@ FEATURE_SETS = TableSchema(
         Column("settings", STRING, "canonical JSON"),
         Column("feature_names", STRINGS, "PyRadiomics' names, in the order of radiomics.values"),
         Column("ibsi_codes", STRINGS, "IBSI code a feature, empty where there is none", nullable=True),
+        Column("families", STRINGS, "class a feature (shape, firstorder, glcm, …)", nullable=True),
+        Column("units", STRINGS, "unit a feature, 1 where it has none", nullable=True),
     ),
 )
 
@@ -427,6 +429,6 @@ TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
         CASES, SERIES, ROIS, QUALITY, CLINICAL, FOLLOW_UP, LABELS, SURGEON_READS, FEATURE_SETS, RADIOMICS,
-        ENCODERS, EMBEDDINGS, SEGMENTERS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, PUSHES,
+        ENCODERS, EMBEDDINGS, SEGMENTERS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, WITHDRAWALS, PUSHES,
     )
 }  # fmt: skip

@@ -33,9 +33,9 @@ GLCM = {
 
 GLDM = {
     "DependenceEntropy": "FCBV", "DependenceNonUniformity": "Z87G", "DependenceNonUniformityNormalized": "OKJI",
-    "DependenceVariance": "DNX2", "GrayLevelNonUniformity": "FP8K", "GrayLevelVariance": "1PR4",
+    "DependenceVariance": "DNX2", "GrayLevelNonUniformity": "FP8K", "GrayLevelVariance": "1PFV",
     "HighGrayLevelEmphasis": "OAE7", "LargeDependenceEmphasis": "IMOQ",
-    "LargeDependenceHighGrayLevelEmphasis": "KLTH", "LargeDependenceLowGrayLevelEmphasis": "A7WM",
+    "LargeDependenceHighGrayLevelEmphasis": "9QMG", "LargeDependenceLowGrayLevelEmphasis": "NBZI",
     "LowGrayLevelEmphasis": "TL9H", "SmallDependenceEmphasis": "SODN",
     "SmallDependenceHighGrayLevelEmphasis": "JA6D", "SmallDependenceLowGrayLevelEmphasis": "EQ3F",
 }  # fmt: skip

@@ -49,11 +49,30 @@ def test_default_settings_are_pyradiomics_own() -> None:
 
 def test_ids_are_stable() -> None:
     # rows are stored under these: a changed id means a changed setting, and must be meant
-    assert {s.id for s in REGISTRY.values()} == {
-        "pyradiomics-default-4a801b70",
-        "study-mr-f620cf98",
-        "study-ct-4a801b70",
+    assert {s.id: len(s.feature_names) for s in REGISTRY.values()} == {
+        "pyradiomics-default-4a801b70": 851,
+        "study-ct-4a801b70": 851,
+        "study-mr-f620cf98": 851,
+        "study-ct-1mm-db0e3df5": 851,
+        "study-ct-32bins-314e829a": 851,
+        "study-ct-log-4e4a61fc": 1316,
+        "study-ct-1mm-log-16e25537": 1316,
+        "study-mr-1mm-64acc7ed": 851,
+        "study-mr-32bins-ab9ba737": 851,
+        "study-mr-log-17675ed8": 1316,
+        "study-mr-1mm-log-475fe598": 1316,
     }
+
+
+def test_settings_that_came_later_do_not_show_where_they_are_not_used() -> None:
+    assert set(json.loads(PYRADIOMICS_DEFAULT.settings)) == {
+        "bin_width", "bin_count", "normalize", "normalize_scale", "voxel_array_shift", "spacing", "image_types",
+        "wavelet", "classes",
+    }  # fmt: skip
+    assert json.loads(REGISTRY["study-ct-log"].settings)["log_sigma"] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    # what is stored can be read back, with the same id
+    for known in REGISTRY.values():
+        assert parse_feature_set({"name": known.name, **json.loads(known.settings)}).id == known.id
 
 
 def test_id_follows_the_settings_and_not_the_order_they_are_written_in() -> None:
@@ -77,7 +96,13 @@ def test_id_follows_the_settings_and_not_the_order_they_are_written_in() -> None
         {"name": "x", "classes": []},
         {"name": "x", "classes": ["glcm", "glcm"]},
         {"name": "x", "image_types": ["log"]},
+        {"name": "x", "log_sigma": [2.0]},
+        {"name": "x", "image_types": ["log"], "log_sigma": [0]},
+        {"name": "x", "image_types": ["log"], "log_sigma": [1, 1.0]},
+        {"name": "x", "image_types": ["gradient"]},
         {"name": "x", "wavelet": "haar"},
+        {"name": "x", "level": 2},
+        {"name": "x", "start_level": 1},
     ],
 )
 def test_wrong_settings_are_refused_by_name(settings: dict[str, object]) -> None:
@@ -111,8 +136,12 @@ def test_which_set_a_series_gets() -> None:
     assert feature_set_for("ct", "pyradiomics-default") is PYRADIOMICS_DEFAULT
     assert feature_set_for("t2_sag", STUDY_CT) is STUDY_CT
     assert feature_set(STUDY_MR.id) is STUDY_MR
-    with pytest.raises(NotFound, match="no-such"):
-        feature_set_for("ct", "no-such")
+    assert feature_set_for("ct", "study-1mm-log") is REGISTRY["study-ct-1mm-log"]
+    assert feature_set_for("t2_ax", "study-1mm-log") is REGISTRY["study-mr-1mm-log"]
+    assert feature_set_for("ct", "study-mr") is STUDY_MR
+    for name in ("no-such", "study-nothing"):
+        with pytest.raises(NotFound, match=name):
+            feature_set_for("ct", name)
 
 
 def test_classes_and_image_types_choose_the_columns() -> None:
