@@ -174,7 +174,7 @@ def _current(snapshot: Snapshot, cohort: Cohort) -> bool:
     for name in PREDICTORS:
         heads = snapshot.heads(name)
         if heads is not None:
-            rows = heads.keys.select(["case_id", "push_sequence"]).to_pandas()
+            rows = heads.newest().select(["case_id", "push_sequence"]).to_pandas()
             if rows["case_id"][rows["push_sequence"] > cohort.as_of].isin(cases).any():
                 return False
     return True

@@ -48,18 +48,33 @@ def changes(keys: pa.Array, sequences: np.ndarray, hashes: pa.Array) -> np.ndarr
 
 
 class Heads:
-    """Latest rows of one table: ``keys`` (key columns, push_id, row_hash, push_sequence) and their values."""
+    """Latest rows of one table: ``keys`` (key columns, push_id, row_hash, push_sequence) and their values.
 
-    def __init__(self, files: DataFiles, where: Where, key: Sequence[str], pushes: pa.Table) -> None:
+    ``also`` names further columns to have among ``keys``. Keys whose latest revision is a withdrawal are not
+    there; ``withdrawn`` holds them (key columns and push_sequence).
+    """
+
+    def __init__(
+        self, files: DataFiles, where: Where, key: Sequence[str], pushes: pa.Table, also: Sequence[str] = ()
+    ) -> None:
         self._dataset = files.dataset(where)
         self._filters = expression(where)
-        scanned = self._dataset.to_table(columns=[*key, "push_id", "row_hash"], filter=self._filters)
+        columns = [*key, "push_id", "row_hash", "withdrawn", *also]
+        scanned = self._dataset.to_table(columns=columns, filter=self._filters)
         positions, sequences = visible(scanned, pushes)
         shown = scanned.take(pa.array(positions))
         winners = latest(composite(shown, key), sequences)
-        self._positions = positions[winners]
+        newest = shown.take(pa.array(winners)).append_column("push_sequence", pa.array(sequences[winners]))
+        gone = pc.fill_null(newest["withdrawn"], False)
+        live = np.flatnonzero(~np.asarray(gone))
+        self._positions = positions[winners[live]]
         self._scanned = len(scanned)
-        self.keys: pa.Table = shown.take(pa.array(winners)).append_column("push_sequence", pa.array(sequences[winners]))
+        self.keys: pa.Table = newest.take(pa.array(live)).drop_columns(["withdrawn"])
+        self.withdrawn: pa.Table = newest.filter(gone).select([*key, "push_sequence"])
+
+    def newest(self) -> pa.Table:
+        """Every key that ever was, with the sequence of its latest revision, be it a withdrawal or not."""
+        return pa.concat_tables([self.keys.select(self.withdrawn.column_names), self.withdrawn])
 
     @property
     def schema(self) -> pa.Schema:

@@ -21,6 +21,8 @@ from feature_store.vocabulary import RoiName
 
 ROI_COLUMNS = ("sequence", "structure", "level", "side", "segmentation")
 CASE_COLUMNS = ("site", "patient_id", "case_id")
+SOURCE_COLUMNS = ("image_hash", "mask_hash")
+ROI_SOURCE = (*CASE_COLUMNS, *ROI_COLUMNS, *SOURCE_COLUMNS)
 PATIENTS_BY_NAME = 2000  # more are cheaper to read by site
 
 
@@ -48,14 +50,18 @@ def read_matrix(
     surgery are refused (counted, never read). Raises UsageError where two radiomics feature sets have
     values for the same ROI (their columns would have the same names), FeaturesMissing for an id that the
     view does not know.
+
+    Features count only while the ROI they were cut from is the current one: those of a region that was
+    withdrawn, or whose image or mask was replaced, are not there until they have been extracted again.
     """
     late = _after_surgery(view, cases)
+    current = _current(view, cases, rois)
     known = _feature_names(view, feature_sets)
     parts = []
     for schema in (RADIOMICS, EMBEDDINGS):
         ids = [name for name in feature_sets if known[name][0] is schema]
         if ids:
-            parts.append(_Part(view, schema, ids, {i: known[i][1] for i in ids}, cases, rois, late))
+            parts.append(_Part(view, schema, ids, {i: known[i][1] for i in ids}, cases, rois, late, current))
     width = sum(part.width for part in parts)
     values = np.full((len(cases), width), np.nan)
     start, names, blocks = 0, [], []
@@ -87,9 +93,11 @@ class _Part:
         cases: Sequence[tuple[str, str, str]],
         rois: Sequence[RoiName],
         late: pa.Array,
+        current: pa.Array,
     ) -> None:
         kind = schema.key[-1]
-        self._heads = view.heads(schema.name, _where(cases, rois, kind, ids))
+        where = _where(cases, rois) | {kind: list(ids)}
+        self._heads = view.heads(schema.name, where, also=SOURCE_COLUMNS)
         self._names = [names[name] for name in ids]
         self.width, self.refused = 0, 0
         self.names: list[str] = []
@@ -102,7 +110,8 @@ class _Part:
         self._case = _position(composite(keys, CASE_COLUMNS), _composite(CASE_COLUMNS, cases))
         roi = _position(composite(keys, ROI_COLUMNS), _composite(ROI_COLUMNS, [_roi_row(roi) for roi in rois]))
         set_at = _position(composite(keys, [kind]), _composite([kind], [(name,) for name in ids]))
-        wanted = (self._case >= 0) & (roi >= 0) & (set_at >= 0)
+        of_current = np.asarray(pc.is_in(composite(keys, ROI_SOURCE), value_set=current))
+        wanted = (self._case >= 0) & (roi >= 0) & (set_at >= 0) & of_current
         refused = wanted & np.asarray(pc.is_in(composite(keys, (*CASE_COLUMNS, "sequence")), value_set=late))
         self.refused = int(refused.sum())
         self._block = np.where(wanted & ~refused, set_at * len(rois) + roi, -1)
@@ -143,10 +152,8 @@ class _Part:
                 out[cases[rows], start : start + length] = flat.reshape(len(rows), length)
 
 
-def _where(
-    cases: Sequence[tuple[str, str, str]], rois: Sequence[RoiName], kind: str, ids: Sequence[str]
-) -> dict[str, list[str]]:
-    where = {"site": sorted({case[0] for case in cases}), kind: list(ids)}
+def _where(cases: Sequence[tuple[str, str, str]], rois: Sequence[RoiName]) -> dict[str, list[str]]:
+    where = {"site": sorted({case[0] for case in cases})}
     patients = sorted({case[1] for case in cases})
     if len(patients) <= PATIENTS_BY_NAME:
         where["patient_id"] = patients
@@ -166,6 +173,12 @@ def _composite(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Arra
 
 def _position(values: pa.Array, among: pa.Array) -> np.ndarray:
     return np.asarray(pc.fill_null(pc.index_in(values, value_set=among), -1)).astype(np.int64)
+
+
+def _current(view: Snapshot, cases: Sequence[tuple[str, str, str]], rois: Sequence[RoiName]) -> pa.Array:
+    """The regions there are, each with the image and mask it is cut from now."""
+    heads = view.heads("rois", _where(cases, rois), also=SOURCE_COLUMNS)
+    return pa.array([], pa.string()) if heads is None else composite(heads.keys, ROI_SOURCE)
 
 
 def _after_surgery(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Array:

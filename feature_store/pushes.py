@@ -4,15 +4,17 @@ Rows are checked, those that say nothing new are left out, the data tables are a
 parallel), and one row in ``pushes`` is committed last. Whatever stops a push before that leaves rows
 that no reader sees.
 
-A push means "these keys have these values from now on". When others commit between reading and
+A push means "these keys have these values from now on", or, of keys that it withdraws, "these keys hold
+nothing from now on". When others commit between reading and
 committing, rows left out as unchanged are looked at again, so that the meaning holds in commit order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import time_ns
@@ -47,15 +49,21 @@ class PushReceipt:
     written: dict[str, int]
     unchanged: dict[str, int]
     rejected: list[RejectedRow]
+    withdrawn: dict[str, int] = field(default_factory=dict)
+    """Keys that held something and hold nothing any more; counted in ``written`` as well."""
 
 
 @dataclass
 class _Part:
-    """One table of a push: checked rows with their hash, and which of them have been written."""
+    """One table of a push: checked rows with their hash, and which of them have been written.
+
+    ``withdrawn`` marks the rows that say their key holds nothing any more.
+    """
 
     schema: TableSchema
     rows: pa.Table
     keys: pa.Array
+    withdrawn: np.ndarray
     written: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,23 +73,13 @@ class _Part:
         """Mask of the rows not written yet that differ from their key's latest revision."""
         if self.written.all():
             return np.zeros(len(self.rows), bool)
-        heads = snapshot.heads(self.schema.name, self._neighbourhood())
+        heads = snapshot.heads(self.schema.name, _neighbourhood(self.schema, self.rows))
         if heads is None or not len(heads.keys):
-            return ~self.written
+            return ~self.written & ~self.withdrawn
         at = pc.index_in(self.keys, value_set=composite(heads.keys, self.schema.key))
         hashes = heads.keys["row_hash"].take(at)
-        same = pc.fill_null(pc.equal(hashes, self.rows["row_hash"]), False)
-        return ~np.asarray(same) & ~self.written
-
-    def _neighbourhood(self) -> dict[str, list[object]]:
-        """A filter on key columns that Arrow can push down and that holds every key of this part."""
-        where = {}
-        for column in ("site", "patient_id", self.schema.key[0]):
-            if column in self.schema.key:
-                values = pc.unique(self.rows[column]).to_pylist()
-                if len(values) <= PATIENTS_BY_NAME:
-                    where[column] = values
-        return where
+        same = np.asarray(pc.fill_null(pc.equal(hashes, self.rows["row_hash"]), False))
+        return np.where(self.withdrawn, np.asarray(at.is_valid()), ~same) & ~self.written
 
 
 class Pusher:
@@ -98,6 +96,7 @@ class Pusher:
         source: str,
         unless_changed: Guard = (),
         since: int | None = None,
+        withdraw: Mapping[str, Rows] | None = None,
     ) -> PushReceipt:
         """See :meth:`feature_store.store.FeatureStore.push`."""
         before = self._snapshot()
@@ -107,7 +106,10 @@ class Pusher:
             valid, bad = check_rows(schema, rows)
             rejected += bad
             valid = valid.append_column("row_hash", row_hashes(schema, valid))
-            parts.append(_Part(schema, valid, composite(valid, schema.key)))
+            parts.append(_Part(schema, valid, composite(valid, schema.key), np.zeros(len(valid), bool)))
+        for name, keys in (withdraw or {}).items():
+            if gone := _withdrawals(before, table_schema(name), keys):
+                parts.append(gone)
         push_id = f"{time_ns():016x}{uuid.uuid4().hex[:16]}"
         new = [part.stale(before) for part in parts]
         sequence = None
@@ -122,15 +124,16 @@ class Pusher:
                 touched = _tables(since_read)
                 self._append(parts, [self._again(p, touched, pushes) for p in parts], push_id)
                 seen = len(pushes)
-                return json.dumps({p.schema.name: int(p.written.sum()) for p in parts if p.written.any()})
+                return json.dumps({name: n for name, n in _counts(parts, lambda part: part.written).items() if n})
 
             sequence = self._push_log.commit(push_id, kind, source, tables_json)
         return PushReceipt(
             push_id=push_id,
             sequence=sequence,
-            written={p.schema.name: int(p.written.sum()) for p in parts},
-            unchanged={p.schema.name: int((~p.written).sum()) for p in parts},
+            written=_counts(parts, lambda part: part.written),
+            unchanged=_counts(parts, lambda part: ~part.written & ~part.withdrawn),
             rejected=rejected,
+            withdrawn=_counts([p for p in parts if p.withdrawn.any()], lambda part: part.written),
         )
 
     def _snapshot(self) -> Snapshot:
@@ -145,7 +148,7 @@ class Pusher:
         guarded = unless_changed if isinstance(unless_changed, Mapping) else dict.fromkeys(unless_changed)
         for name in sorted(_tables(pushes.slice(since)) & set(guarded)):
             heads = Snapshot(self._logs, pushes).heads(name, guarded[name])
-            if heads is not None and (np.asarray(heads.keys["push_sequence"]) > since).any():
+            if heads is not None and (np.asarray(heads.newest()["push_sequence"]) > since).any():
                 raise Conflict(f"Another push changed {name} in the meantime.", action="Read again, then try again.")
 
     def _append(self, parts: list[_Part], masks: list[np.ndarray], push_id: str) -> None:
@@ -154,6 +157,8 @@ class Pusher:
             if mask.any():
                 rows = part.rows.filter(pa.array(mask))
                 rows = rows.append_column("push_id", pa.array([push_id] * len(rows), pa.string()))
+                gone = pa.array([True if one else None for one in part.withdrawn[mask]], pa.bool_())
+                rows = rows.append_column("withdrawn", gone)
                 arrow = part.schema.arrow()
                 rows = rows.select(arrow.names).cast(arrow)
                 log = self._logs[part.schema.name]
@@ -166,6 +171,44 @@ class Pusher:
                     done.result()
         for part, mask in zip(parts, masks, strict=True):
             part.written |= mask
+
+
+def _neighbourhood(schema: TableSchema, rows: pa.Table) -> dict[str, list[object]]:
+    """A filter on key columns that Arrow can push down and that holds every key of ``rows``."""
+    where = {}
+    for column in ("site", "patient_id", schema.key[0]):
+        if column in schema.key:
+            values = pc.unique(rows[column]).to_pylist()
+            if len(values) <= PATIENTS_BY_NAME:
+                where[column] = values
+    return where
+
+
+def _withdrawals(before: Snapshot, schema: TableSchema, keys: Rows) -> _Part | None:
+    """Rows that withdraw those of ``keys`` that hold something in ``before``; None where none does."""
+    wanted = keys if isinstance(keys, pa.Table) else pa.Table.from_pylist([dict(key) for key in keys])
+    heads = before.heads(schema.name, _neighbourhood(schema, wanted)) if len(wanted) else None
+    if heads is None:
+        return None
+    columns = list(schema.column_names)
+    rows = pa.Table.from_batches(heads.batches(columns), pa.schema([heads.schema.field(name) for name in columns]))
+    rows = rows.filter(pc.is_in(composite(rows, schema.key), value_set=composite(wanted, schema.key)))
+    if not len(rows):
+        return None
+    for at, column in enumerate(schema.columns):
+        if column.nullable:
+            rows = rows.set_column(at, rows.schema.field(at), pa.nulls(len(rows), column.type))
+    names = composite(rows, schema.key)
+    hashes = [hashlib.sha256(b"withdrawn\0" + name.encode()).hexdigest()[:32] for name in names.to_pylist()]
+    return _Part(schema, rows.append_column("row_hash", pa.array(hashes)), names, np.ones(len(rows), bool))
+
+
+def _counts(parts: Sequence[_Part], mask: Callable[[_Part], np.ndarray]) -> dict[str, int]:
+    """How many rows the mask marks, by table."""
+    counts: dict[str, int] = {}
+    for part in parts:
+        counts[part.schema.name] = counts.get(part.schema.name, 0) + int(mask(part).sum())
+    return counts
 
 
 def _tables(pushes: pa.Table) -> set[str]:

@@ -60,7 +60,7 @@ class Snapshot:
             found = pa.Table.from_batches(heads.batches(read), _read_schema(heads, arrow)).cast(arrow)
         return _matching(found, schema, later, wanted)
 
-    def heads(self, name: str, where: Where | None = None) -> Heads | None:
+    def heads(self, name: str, where: Where | None = None, also: Sequence[str] = ()) -> Heads | None:
         """Latest keys and their values to stream; None where the table has never been written.
 
         ``where`` may name key columns only: an older revision must not come up because the latest
@@ -71,15 +71,16 @@ class Snapshot:
         if not set(where) <= set(schema.key):
             raise UsageError("Latest rows can be asked for by key columns only.", action="Filter what comes back.")
         files = self.files(name)
-        return None if files is None else Heads(files, where, schema.key, self.pushes)
+        return None if files is None else Heads(files, where, schema.key, self.pushes, also)
 
     def revisions(self, name: str, columns: Sequence[str] | None = None, where: Where | None = None) -> pa.Table:
         """Every visible revision by key and time, with ``push_sequence`` and ``committed_at``.
 
-        A row equal to the revision before it (two writers raced) is no revision.
+        A row equal to the revision before it (two writers raced) is no revision. In a revision that is
+        ``withdrawn`` the key held nothing from then on; its other columns are those of the row before.
         """
         schema = table_schema(name)
-        wanted = list(columns or (*schema.column_names, "push_id"))
+        wanted = list(columns or (*schema.column_names, "push_id", "withdrawn"))
         arrow = pa.schema([schema.arrow().field(column) for column in _known(schema, wanted)])
         files = self.files(name)
         empty = np.zeros(0, np.int64)

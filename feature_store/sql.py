@@ -62,7 +62,7 @@ def _view_of_values(connection: Any, snapshot: Snapshot, schema: TableSchema) ->
     heads = snapshot.heads(name)
     files = snapshot.files(name)
     if heads is None or files is None:
-        connection.register(name, schema.arrow().empty_table().drop_columns(["row_hash"]))
+        connection.register(name, schema.arrow().empty_table().drop_columns(["row_hash", "withdrawn"]))
         return
     connection.register(f"_{name}_files", files.dataset())
     connection.register(f"_{name}_latest", heads.keys.select([*schema.key, "push_id"]))

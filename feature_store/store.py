@@ -61,6 +61,7 @@ class FeatureStore:
         source: str,
         unless_changed: Guard = (),
         since: int | None = None,
+        withdraw: Mapping[str, Rows] | None = None,
     ) -> PushReceipt:
         """Write rows of several tables; readers see all of them or none.
 
@@ -68,10 +69,11 @@ class FeatureStore:
         latest revision are left out; rows that break a rule come back in the receipt and the others are
         written. ``unless_changed`` names tables (or maps a table to the key columns' values that matter) that
         no other push may have written after push ``since`` (default: the newest at the call); else Conflict
-        is raised and nothing becomes visible.
+        is raised and nothing becomes visible. ``withdraw`` maps a table to keys (rows with the key columns) that
+        hold nothing from this push on; those that hold nothing already are left out. Older views keep them.
         Raises SchemaError for columns that are not the table's, StoreError where the store refuses.
         """
-        return self._pusher.push(tables, kind, source, unless_changed, since)
+        return self._pusher.push(tables, kind, source, unless_changed, since, withdraw)
 
     def optimize(
         self, settings: OptimizeSettings | None = None, progress: Progress | None = None

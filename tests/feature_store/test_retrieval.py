@@ -119,7 +119,8 @@ def test_an_undefined_feature_is_there_as_nan(filled: FeatureStore) -> None:
 
 def test_repeated_segmentations_stay_apart(filled: FeatureStore) -> None:
     repeat = radiomics("p1", [7.0, 8.0, 9.0], MR_ROI) | {"segmentation": "reader_b"}
-    filled.push({"radiomics": [repeat]}, kind="features", source="x")
+    regions = [row | {"segmentation": "reader_b"} for row in case("p1")["rois"]]
+    filled.push({"rois": regions, "radiomics": [repeat]}, kind="features", source="x")
     freeze_cohort(filled, CohortSettings(name="study"))
     snapshot = filled.snapshot()
     primary = training_table(snapshot, "study", [MR])

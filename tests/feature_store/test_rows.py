@@ -129,7 +129,7 @@ def test_a_nullable_column_declared_later_leaves_hashes_as_they_are() -> None:
 
 
 def test_every_column_enters_the_hash() -> None:
-    base = case("p1")["rois"][0]
+    base = case("p1")["rois"][0] | {"segmenter": "ct-0a1b2c3d"}
     other: dict[str, Any] = {str: "other", int: 77, float: 7.7}
     seen = {row_hashes(ROIS, check_rows(ROIS, [base])[0])[0].as_py()}
     for column in ROIS.columns:

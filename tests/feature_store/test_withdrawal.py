@@ -1,0 +1,115 @@
+"""What a site takes back is gone from then on, stays in older views, and is named where it was used."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from feature_store.cohort_settings import CohortSettings
+from feature_store.cohorts import freeze_cohort
+from feature_store.errors import NotFound
+from feature_store.retrieval import patient_features, training_table
+from feature_store.store import FeatureStore
+from feature_store.withdrawal import no_longer_there, touched, withdraw_case
+from tests.feature_store.examples import ROIS, case, feature_set, ids, label, radiomics
+
+SET = "study-mr-0a1b2c3d"
+
+
+def filled(store: FeatureStore, patients: int = 4) -> FeatureStore:
+    store.push({"feature_sets": [feature_set(SET)]}, kind="feature_set", source="x")
+    for number in range(patients):
+        name = f"p{number}"
+        store.push(case(name), kind="case", source="a")
+        rows = [radiomics(name, [float(number), 1.0, 2.0], roi, name=SET) for roi in ROIS]
+        store.push({"labels": [label(name, number % 2)], "radiomics": rows}, kind="features", source="x")
+    return store
+
+
+def push_again(store: FeatureStore, tables: dict[str, list[dict[str, Any]]]) -> Any:
+    gone = no_longer_there(store.snapshot(), tables["cases"][0], tables)
+    return store.push(tables, kind="case", source="a", withdraw=gone)
+
+
+def test_a_region_that_is_no_longer_sent_is_gone_with_its_features(store: FeatureStore) -> None:
+    before = filled(store).snapshot()
+    smaller = case("p1")
+    smaller["rois"] = smaller["rois"][:1]
+    receipt = push_again(store, smaller)
+    assert receipt.withdrawn == {"rois": 1}
+    assert receipt.written == {"cases": 0, "series": 0, "rois": 1, "clinical": 0}
+    found = store.snapshot().table("rois", where={"patient_id": "p1"})
+    assert found["structure"].to_pylist() == [ROIS[0].structure]
+    assert {name.split(".")[0] for name in patient_features(store.snapshot(), "a", "p1", [SET], ROIS)} == {"ct"}
+    assert len(patient_features(before, "a", "p1", [SET], ROIS)) == 6  # an older view has both still
+    assert len(patient_features(store.snapshot(), "a", "p2", [SET], ROIS)) == 6
+    assert push_again(store, smaller).sequence is None  # the same again changes nothing
+    whole = push_again(store, case("p1"))
+    assert whole.written["rois"] == 1
+    assert len(patient_features(store.snapshot(), "a", "p1", [SET], ROIS)) == 6
+    history = store.snapshot().revisions("rois", where={"patient_id": "p1", "sequence": ROIS[1].sequence})
+    assert history["withdrawn"].to_pylist() == [None, True, None]
+
+
+def test_features_of_a_mask_that_was_replaced_do_not_count(store: FeatureStore) -> None:
+    corrected = case("p1")
+    corrected["rois"][0]["mask_hash"] = "ee"
+    push_again(filled(store), corrected)
+    assert {name.split(".")[0] for name in patient_features(store.snapshot(), "a", "p1", [SET], ROIS)} == {"t2_sag"}
+    again = radiomics("p1", [7.0, 8.0, 9.0], ROIS[0], name=SET) | {"mask_hash": "ee"}
+    store.push({"radiomics": [again]}, kind="features", source="x")
+    assert 7.0 in patient_features(store.snapshot(), "a", "p1", [SET], ROIS).values()
+
+
+def test_a_drawn_region_stays_while_its_image_does(store: FeatureStore) -> None:
+    filled(store)
+    drawn = case("p1")["rois"][1] | {"segmenter": "ct-0a1b2c3d"}
+    store.push({"rois": [drawn]}, kind="segmentation", source="x")
+    without = case("p1")
+    without["rois"] = without["rois"][:1]
+    assert push_again(store, without).withdrawn == {}
+    for row in without["series"]:
+        row["image_hash"] = "ff"
+    assert push_again(store, without).withdrawn == {"rois": 1}
+
+
+def test_a_withdrawn_case_is_gone_and_what_used_it_is_named(store: FeatureStore) -> None:
+    frozen = freeze_cohort(filled(store), CohortSettings(name="study"))
+    before = training_table(store.snapshot(), "study", [SET], rois=ROIS)
+    now = datetime.now(UTC)
+    run = {
+        "run_id": "r1", "kind": "training", "state": "finished", "cohort": "study", "version": 1, "settings": "{}",
+        "artefacts": '{"rad": "abc", "report/report.html": "def"}', "started_at": now, "software_version": "test",
+    }  # fmt: skip
+    score = {
+        **ids("p1"), "score_id": "s1", "kind": "rad", "signature": "abc", "probability": 0.5, "high_risk": False,
+        "threshold": 0.6, "moved_by": "[]", "asked_by": "app", "asked_at": now, "as_of": 3,
+    }  # fmt: skip
+    store.push({"training_runs": [run], "scores": [score]}, kind="run", source="x")
+    case_id = withdraw_case(store, "a", "p1", "consent withdrawn", "registry")
+    snapshot = store.snapshot()
+    for name in ("cases", "series", "rois", "clinical"):
+        assert "p1" not in snapshot.table(name, ["patient_id"])["patient_id"].to_pylist()
+        assert "p2" in snapshot.table(name, ["patient_id"])["patient_id"].to_pylist()
+    with pytest.raises(NotFound):
+        patient_features(snapshot, "a", "p1", [SET], ROIS)
+    with pytest.raises(NotFound):
+        withdraw_case(store, "a", "p1", "again", "registry")
+    (found,) = touched(snapshot)
+    assert (found.case_id, found.scores, found.cohorts) == (case_id, 1, ("study v1",))
+    assert (found.runs, found.signatures) == (("r1",), ("abc",))
+    assert touched(snapshot, "b") == []
+    # the frozen cohort's table can still be made again as it was; a new freeze is without the patient
+    again = training_table(snapshot, "study", [SET], rois=ROIS)
+    assert again.features.equals(before.features)
+    newer = freeze_cohort(store, CohortSettings(name="study"))
+    assert newer.version == 2
+    assert len(newer.members) == len(frozen.members) - 1
+
+
+def test_a_withdrawn_case_may_come_back(store: FeatureStore) -> None:
+    withdraw_case(filled(store), "a", "p1", "wrong side", "registry")
+    assert push_again(store, case("p1")).written == {"cases": 1, "series": 2, "rois": 2, "clinical": 1}
+    assert len(patient_features(store.snapshot(), "a", "p1", [SET], ROIS)) == 6
