@@ -23,6 +23,7 @@ from scipy import ndimage
 from scipy.interpolate import BSpline
 
 from feature_store.errors import ExtractionError, RoiTooSmall
+from pipelines.cases.rois import MIN_ROI_DIMENSIONS, MIN_ROI_VOXELS
 from pipelines.radiomics.crop import WAVELET_MARGIN, bounding_box
 
 Floats = NDArray[np.float64]
@@ -30,8 +31,6 @@ Bools = NDArray[np.bool_]
 
 REACH_MM = 5.0
 """How far a contour may move; what would have to go further is refused."""
-SMALLEST_VOXELS = 8
-"""As ingest asks of an ROI (``pipelines.cases.rois.MIN_ROI_VOXELS``)."""
 SPLINE_MARGIN = 3
 """Voxels that cubic interpolation by less than two voxels reaches."""
 
@@ -144,9 +143,9 @@ class RoiVersions:
             field = smooth_field(distance.shape, settings.contour_length_mm / self._steps, random)
             distance = distance + settings.contour_mm * field
         wanted = round(int(np.count_nonzero(self._mask)) * (1 + change.growth))
-        if wanted < SMALLEST_VOXELS:
+        if wanted < MIN_ROI_VOXELS:
             raise RoiTooSmall(
-                f"a changed version would have {wanted} voxels; {SMALLEST_VOXELS} are needed.",
+                f"a changed version would have {wanted} voxels; {MIN_ROI_VOXELS} are needed.",
                 action="Shrink by less, or leave this ROI out.",
             )
         if change.growth > 0 and wanted > np.count_nonzero(distance <= REACH_MM):
@@ -154,11 +153,9 @@ class RoiVersions:
                 f"a changed version has no room in the image within {REACH_MM:g} mm.",
                 action="Grow by less, or leave this ROI out.",
             )
-        flat = distance.ravel()
-        mask = np.zeros(flat.shape, np.bool_)
-        mask[np.argpartition(flat, wanted - 1)[:wanted]] = True
-        mask = mask.reshape(distance.shape)
-        if sum(high - low > 1 for low, high in bounding_box(mask)) < 2:
+        mask = np.zeros(distance.shape, np.bool_)
+        mask.reshape(-1)[np.argpartition(distance, wanted - 1, axis=None)[:wanted]] = True
+        if sum(high - low > 1 for low, high in bounding_box(mask)) < MIN_ROI_DIMENSIONS:
             raise RoiTooSmall("a changed version is a line of voxels.", action="Leave this ROI out.")
         return mask
 
