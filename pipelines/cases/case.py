@@ -113,11 +113,11 @@ def read_case(
     notes = list(notes)
     mask_labels = MaskLabels(manifest.series)
     loaded = _load_images(case_dir, manifest.series, findings)
-    studies = [_study_date(entry, loaded.get(entry.image)) for entry in manifest.series]
+    studies = [_study_date(entry, loaded.get(_source(entry))) for entry in manifest.series]
     days = day_offsets(manifest.index_date, studies)
     series: list[SeriesReading] = []
     for entry, day in zip(manifest.series, days, strict=True):
-        if image := loaded.get(entry.image):
+        if image := loaded.get(_source(entry)):
             try:
                 series.append(_read_series(case_dir, entry, image, day, mask_labels, findings, notes))
             except InputError as error:
@@ -137,19 +137,28 @@ def _study_date(entry: SeriesEntry, loaded: LoadedImage | None) -> Any:
     return entry.study_date or (header.study_date if header else None)
 
 
-def _load_images(case_dir: Path, entries: Sequence[SeriesEntry], findings: list[Finding]) -> dict[str, LoadedImage]:
-    """Each image once, by its path in the case folder; what cannot be used is missing and has a finding."""
-    loaded: dict[str, LoadedImage] = {}
-    tried: set[str] = set()
+_Source = tuple[str, str, int | None]
+
+
+def _source(entry: SeriesEntry) -> _Source:
+    """What decides which image it is: entries may name one DICOM study folder and mean different series of it."""
+    return entry.image, entry.sequence, entry.series_number
+
+
+def _load_images(case_dir: Path, entries: Sequence[SeriesEntry], findings: list[Finding]) -> dict[_Source, LoadedImage]:
+    """Each image once, by its source; what cannot be used is missing and has a finding."""
+    loaded: dict[_Source, LoadedImage] = {}
+    tried: set[_Source] = set()
     for entry in entries:
-        if entry.image in tried:
+        if _source(entry) in tried:
             continue
-        tried.add(entry.image)
+        tried.add(_source(entry))
         try:
-            image = load_image(resolve_inside(case_dir, entry.image, "image"), entry.image)
+            path = resolve_inside(case_dir, entry.image, "image")
+            image = load_image(path, entry.image, sequence=entry.sequence, series_number=entry.series_number)
             _check_modality(entry, image)
             check_image(image.image, entry.sequence, entry.image)
-            loaded[entry.image] = image
+            loaded[_source(entry)] = image
         except InputError as error:
             findings.append(Finding.of(error))
     return loaded
@@ -273,7 +282,8 @@ def roi_row(roi: Roi, image_hash: str, mask_hash: str, segmenter: str | None = N
 
 def _manifest_hash(manifest: CaseManifest, reading: CaseReading) -> str:
     """Of the manifest's meaning: file names do not count (the files' contents have hashes), dates as offsets."""
-    meaning = manifest.model_dump(mode="json", exclude={"series": {"__all__": {"image", "mask", "study_date"}}})
+    by_content = {"image", "series_number", "mask", "study_date"}
+    meaning = manifest.model_dump(mode="json", exclude={"series": {"__all__": by_content}})
     for entry, described in zip(manifest.series, meaning["series"], strict=True):
         described.pop("label_map")
         if entry.label_map is not None:

@@ -119,12 +119,13 @@ def _drop(raw: dict[Any, Any], kept: dict[int, Any], loc: tuple[int | str, ...])
 
 def _clashes(series: Sequence[SeriesEntry]) -> dict[int, str]:
     """Entries that contradict an earlier one: by position, the rule they break."""
-    images: dict[str, str] = {}
+    images: dict[str, tuple[str, int | None]] = {}
     drawn: set[tuple[str, str, str]] = set()
     clashes: dict[int, str] = {}
     for i, entry in enumerate(series):
         keys = {(entry.sequence, entry.segmentation, label.structure) for label in entry.labels.values()}
-        if images.setdefault(entry.sequence, entry.image) != entry.image:
+        image = (entry.image, entry.series_number)
+        if images.setdefault(entry.sequence, image) != image:
             clashes[i] = "names another image for a sequence that has one (a case has one image a sequence)"
         elif keys & drawn:
             clashes[i] = "draws a structure again: give a repeated segmentation a name of its own in `segmentation`"
@@ -142,7 +143,7 @@ def resolve_inside(case_dir: Path, inner: str, key: str) -> Path:
     home = case_dir.resolve()
     path = home / inner
     try:
-        members = [path, *path.iterdir()] if path.is_dir() else [path]
+        members = [path, *path.rglob("*")] if path.is_dir() else [path]
         inside = all(member.resolve().is_relative_to(home) for member in members)
     except (OSError, RuntimeError):  # RuntimeError: links in a circle
         inside = False

@@ -135,6 +135,7 @@ class SeriesEntry(Strict):
 
     sequence: Annotated[str, AfterValidator(_sequence)]
     image: InnerPath
+    series_number: Annotated[int, Field(ge=0)] | None = None  # which series of a DICOM folder, where several fit
     mask: InnerPath | None = None
     segmentation: Annotated[str, Field(pattern=_NAME)] = PRIMARY_SEGMENTATION
     labels: dict[LabelNumber, LabelMeaning] = Field(default_factory=dict)

@@ -15,9 +15,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from feature_store.errors import BlobCorrupt, ImageConstant, ImageNotFinite, ImageUnitError, ImageUnreadable
-from pipelines.imaging.dicom_series import SeriesHeader, read_dicom_folder
-from pipelines.imaging.integrity import check_file
+from pipelines.imaging.integrity import check_file, is_dicom
 from pipelines.imaging.itk_calls import itk_call
+from pipelines.imaging.series_header import SeriesHeader
 
 MAX_VOXELS = 10**9
 SPACING_MM = (0.05, 30.0)
@@ -36,11 +36,11 @@ class LoadedImage:
     """An image and, where it came as DICOM, what its header says."""
 
     image: sitk.Image
-    header: SeriesHeader | None
+    header: SeriesHeader | None = None
 
 
 def read_image(path: Path, file: str | None = None) -> sitk.Image:
-    """Read NIfTI, NRRD, MetaImage, anything else SimpleITK reads, or a DICOM folder.
+    """Read NIfTI, NRRD, MetaImage, anything else SimpleITK reads, a DICOM folder, or a multi-frame DICOM file.
 
     ``file`` is the name used in errors (default: the last part of the path).
     Raises ImageUnreadable, DicomSeriesError, and ImageNotFinite where the reader would hide NaN.
@@ -48,18 +48,26 @@ def read_image(path: Path, file: str | None = None) -> sitk.Image:
     return load_image(path, file).image
 
 
-def load_image(path: Path, file: str | None = None) -> LoadedImage:
-    """As :func:`read_image`, with the DICOM header's modality, study date and scanner."""
+def load_image(
+    path: Path, file: str | None = None, *, sequence: str = "", series_number: int | None = None
+) -> LoadedImage:
+    """As :func:`read_image`, with the DICOM header's modality, study date and scanner.
+
+    Of a DICOM folder with several series the one for ``sequence`` is taken, or the one with ``series_number``:
+    see :mod:`pipelines.imaging.dicom_study`.
+    """
     file = file or path.name
     try:
-        return _load(path, file)
+        return _load(path, file, sequence, series_number)
     except OSError as error:
         raise ImageUnreadable("it cannot be opened.", action="Check who may read it.", file=file) from error
 
 
-def _load(path: Path, file: str) -> LoadedImage:
-    if path.is_dir():
-        image, header = read_dicom_folder(path, file)
+def _load(path: Path, file: str, sequence: str, series_number: int | None) -> LoadedImage:
+    if path.is_dir() or is_dicom(path):
+        from pipelines.imaging.dicom_study import read_study
+
+        image, header = read_study(path, file).read(sequence, series_number)
         return LoadedImage(_three_dimensional(image, file), header)
     check_file(path, file)
     reader = sitk.ImageFileReader()

@@ -27,6 +27,15 @@ _META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT":
                "ULONG_LONG": 8, "DOUBLE": 8}  # fmt: skip
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether the file begins as DICOM does: with the mark of part 10, or (old archives) with group 0002 or 0008."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        head = stream.read(132)
+    return head[128:] == b"DICM" or (head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00")
+
+
 def check_file(path: Path, file: str) -> None:
     """Refuse what is no regular file, is damaged or cut short, or names voxels outside its own folder.
 
