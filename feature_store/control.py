@@ -28,7 +28,7 @@ from feature_store.location import Location
 from feature_store.schemas import SCORES, TIME
 
 BUSY_MS = 30_000
-CASE_STATES = ("received", "validated", "extracted", "rejected")
+CASE_STATES = ("received", "validated", "extracted", "rejected", "withdrawn")
 ROLES = ("site", "application", "scientist")
 
 

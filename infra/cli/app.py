@@ -38,8 +38,8 @@ def root(
 
 def build() -> typer.Typer:
     """The application with every command, in the order `asdeg --help` lists them."""
-    from infra.cli import cases, features, label_maps, phantoms, runs, serving, store, studies
+    from infra.cli import cases, features, label_maps, phantoms, runs, serving, store, studies, withdrawals
 
-    for group in (phantoms, cases, label_maps, features, runs, studies, serving, store):
+    for group in (phantoms, cases, label_maps, withdrawals, features, runs, studies, serving, store):
         group.register(app)
     return app

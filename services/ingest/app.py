@@ -14,7 +14,7 @@ from services import http_errors
 from services.access import SCIENTIST, SITE, Credential, KeyBook, allow, check_site
 from services.ingest.archive import Limits, unpack_case
 from services.ingest.handler import IngestHandler
-from services.ingest.messages import CaseReceipt, CaseStatus, Measurement, OutcomeReceipt
+from services.ingest.messages import CaseReceipt, CaseStatus, Measurement, OutcomeReceipt, Withdrawal
 from services.ingest.receive import receive
 
 _ARCHIVE_BODY = {
@@ -63,6 +63,14 @@ def build_app(handler: IngestHandler, book: KeyBook, limits: Limits, inbox: str 
         status = handler.case(case_id)
         check_site(caller, status.site)
         return status
+
+    @app.post("/v1/cases/{case_id}/withdrawal", tags=["ingest"], responses=http_errors.RESPONSES)
+    def withdraw_case(
+        case_id: str, withdrawal: Withdrawal, caller: Annotated[Credential, Depends(site_only)]
+    ) -> CaseStatus:
+        """Take a case back: nothing of it counts from now on; what had used it is flagged. It may be pushed again."""
+        check_site(caller, handler.case(case_id).site)
+        return handler.withdraw(case_id, withdrawal.reason, caller.name)
 
     @app.put("/v1/cases/{case_id}/outcome", tags=["ingest"], responses=http_errors.RESPONSES)
     def put_outcome(

@@ -10,6 +10,7 @@ from feature_store import errors
 from feature_store.control import ControlDatabase
 from feature_store.errors import AccessDenied, AsdegError, ManifestError, NotFound
 from feature_store.store import FeatureStore
+from feature_store.withdrawal import no_longer_there, withdraw_case
 from pipelines.cases.case import CaseReading, case_rows, read_case, store_images
 from services.ingest.follow_up import FollowUp
 from services.ingest.messages import CaseReceipt, CaseStatus, Finding, Measurement, OutcomeReceipt
@@ -17,6 +18,7 @@ from services.ingest.messages import CaseReceipt, CaseStatus, Finding, Measureme
 log = structlog.get_logger(__name__)
 
 RECEIVED, VALIDATED, EXTRACTED, REJECTED = "received", "validated", "extracted", "rejected"
+WITHDRAWN = "withdrawn"
 
 
 def validate_folder(case_dir: Path) -> CaseReceipt:
@@ -34,7 +36,8 @@ class IngestHandler:
     def ingest_folder(self, case_dir: Path, site: str) -> CaseReceipt:
         """Store one case. What cannot be used comes back as findings; the rest is stored in one push.
 
-        The same case again changes nothing and says so. Raises ManifestError where nobody can tell whose case
+        The same case again changes nothing and says so; series and regions that a corrected case no longer has
+        are withdrawn. Raises ManifestError where nobody can tell whose case
         it is, AccessDenied where case.yaml names another site than ``site``.
         """
         reading = _read(case_dir, site)
@@ -43,7 +46,8 @@ class IngestHandler:
         store_images(reading, self._store.blobs)
         rows = case_rows(reading)
         labels = self.follow_up.labels_again(site, manifest.patient_id, manifest.clinical.fused_levels)
-        push = self._store.push({**rows, **labels}, kind="case", source=site)
+        gone = no_longer_there(self._store.snapshot(), rows["cases"][0], rows)
+        push = self._store.push({**rows, **labels}, kind="case", source=site, withdraw=gone)
         receipt = _receipt(reading, unchanged=push.sequence is None)
         receipt.findings += [
             Finding(code="RowRejected", file="case.yaml", message=f"{row.table}: {row.message}", action="Mend it.")
@@ -64,6 +68,20 @@ class IngestHandler:
         if state is None:
             raise _no_case()
         return self.follow_up.add(state.site, state.patient_id, case_id, measurements)
+
+    def withdraw(self, case_id: str, reason: str, withdrawn_by: str) -> CaseStatus:
+        """Take a case back: nothing of it counts from now on. Raises NotFound where there is none (any more)."""
+        state = self._control.case(case_id)
+        if state is None:
+            raise _no_case()
+        return self.withdraw_patient(state.site, state.patient_id, reason, withdrawn_by)
+
+    def withdraw_patient(self, site: str, patient_id: str, reason: str, withdrawn_by: str) -> CaseStatus:
+        """As :meth:`withdraw`, of a patient's case."""
+        case_id = withdraw_case(self._store, site, patient_id, reason, withdrawn_by)
+        self._control.set_case_state(site, patient_id, case_id, WITHDRAWN, [reason])
+        log.info("withdrawal", site=site)
+        return self.case(case_id)
 
     def case(self, case_id: str) -> CaseStatus:
         """Where a case is on its way. Raises NotFound."""

@@ -40,6 +40,14 @@ class CaseStatus(BaseModel):
     reasons: list[str] = Field(default_factory=list)
 
 
+class Withdrawal(BaseModel):
+    """A case taken back, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=200, description="for the record; no patient's name in it")
+
+
 class Measurement(BaseModel):
     """One measurement of one disc level by one rater; units in the names."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from feature_store.control import ControlDatabase
 from feature_store.errors import AccessDenied, FollowUpError, ManifestError, NotFound
@@ -79,6 +80,38 @@ def test_a_changed_case_is_a_new_revision(handler: IngestHandler, case_dir: Path
     assert snapshot.table("clinical")["bmi"].to_pylist() == [33.3]
     assert len(snapshot.revisions("clinical")) == 2
     assert len(snapshot.revisions("series")) == 4  # the images did not change
+
+
+def test_a_corrected_case_no_longer_holds_what_it_left_out(
+    handler: IngestHandler, case_dir: Path, tmp_path: Path
+) -> None:
+    handler.ingest_folder(case_dir, "site_a")
+    copy = tmp_path / "copy"
+    shutil.copytree(case_dir, copy)
+    manifest = yaml.safe_load((copy / "case.yaml").read_text(encoding="utf-8"))
+    manifest["series"] = [series for series in manifest["series"] if series["sequence"] != "t1_sag"]
+    (copy / "case.yaml").write_text(yaml.safe_dump(manifest))
+    assert not handler.ingest_folder(copy, "site_a").unchanged
+    snapshot = handler._store.snapshot()
+    assert snapshot.sequence == 2
+    for table in ("series", "rois"):
+        assert set(snapshot.table(table)["sequence"].to_pylist()) == {"ct", "t2_ax", "t2_sag"}
+    assert handler.ingest_folder(copy, "site_a").unchanged
+    assert set(snapshot.at(1).table("rois")["sequence"].to_pylist()) == {"ct", "t1_sag", "t2_ax", "t2_sag"}
+
+
+def test_a_withdrawn_case_is_taken_back(handler: IngestHandler, case_dir: Path) -> None:
+    receipt = handler.ingest_folder(case_dir, "site_a")
+    status = handler.withdraw(receipt.case_id, "wrong side", "registry")
+    assert (status.state, status.reasons) == ("withdrawn", ["wrong side"])
+    assert len(handler._store.snapshot().table("rois")) == 0
+    with pytest.raises(NotFound):
+        handler.withdraw(receipt.case_id, "again", "registry")
+    with pytest.raises(NotFound):
+        handler.withdraw("unknown", "x", "registry")
+    again = handler.ingest_folder(case_dir, "site_a")
+    assert (again.unchanged, handler.case(again.case_id).state) == (False, "validated")
+    assert len(handler._store.snapshot().table("rois")) == receipt.rois
 
 
 def test_another_sites_case_is_refused_and_nothing_stored(handler: IngestHandler, case_dir: Path) -> None:

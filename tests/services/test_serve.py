@@ -25,7 +25,8 @@ from tests.services.study_store import COHORT, STUDY, study_store
 
 pytestmark = pytest.mark.slow
 CONTRACT = {
-    "/v1/cases", "/v1/cases/{case_id}", "/v1/cases/{case_id}/outcome", "/v1/selection-runs", "/v1/training-runs",
+    "/v1/cases", "/v1/cases/{case_id}", "/v1/cases/{case_id}/outcome",
+    "/v1/cases/{case_id}/withdrawal", "/v1/selection-runs", "/v1/training-runs",
     "/v1/scores/rad-sign", "/v1/scores/dl-sign", "/v1/scores/combined", "/v1/releases", "/healthz", "/readyz",
 }  # fmt: skip
 
@@ -96,6 +97,7 @@ def test_health_and_docs_need_no_key(served: Served) -> None:
         ("POST", "/v1/selection-runs"), ("GET", "/v1/selection-runs/x"), ("POST", "/v1/training-runs"),
         ("GET", "/v1/training-runs/x"), ("POST", "/v1/scores/rad-sign"), ("POST", "/v1/scores/dl-sign"),
         ("POST", "/v1/scores/combined"), ("GET", "/v1/releases"), ("POST", "/v1/releases"),
+        ("POST", "/v1/cases/x/withdrawal"),
     ],
 )  # fmt: skip
 def test_everything_else_needs_one(served: Served, method: str, path: str) -> None:
@@ -142,6 +144,8 @@ def test_a_site_writes_and_reads_its_own_cases_only(served: Served, phantoms: Ph
         served.call("scientist", "POST", "/v1/cases", content=packed(folder)),
         served.call("site_b", "GET", f"/v1/cases/{case_id}"),
         served.call("site_b", "PUT", f"/v1/cases/{case_id}/outcome", json=measurement),
+        served.call("site_b", "POST", f"/v1/cases/{case_id}/withdrawal", json={"reason": "x"}),
+        served.call("scientist", "POST", f"/v1/cases/{case_id}/withdrawal", json={"reason": "x"}),
         served.call("site_b", "POST", "/v1/scores/rad-sign", json={"site": "site_a", "patient_id": "phantom-0001"}),
         served.call("site_a", "POST", "/v1/training-runs", json={}),
         served.call("application", "POST", "/v1/releases", json={"run_id": "x"}),
@@ -181,6 +185,20 @@ def test_outcomes_by_case(served: Served, phantoms: PhantomCohort) -> None:
     answer = served.call("site_a", "PUT", path, json=[good])
     assert (answer.status_code, answer.json()["unchanged"]) == (200, False)
     assert served.call("site_a", "PUT", path, json=[good]).json()["unchanged"]
+
+
+def test_a_case_is_taken_back_and_comes_again(served: Served, phantoms: PhantomCohort) -> None:
+    folder = phantoms.cases[0].folder
+    case_id = served.call("site_a", "POST", "/v1/cases", content=packed(folder)).json()["case_id"]
+    path = f"/v1/cases/{case_id}/withdrawal"
+    assert served.call("site_a", "POST", path, json={}).status_code == 422
+    answer = served.call("site_a", "POST", path, json={"reason": "wrong side"})
+    assert (answer.status_code, answer.json()["state"], answer.json()["reasons"]) == (200, "withdrawn", ["wrong side"])
+    assert case_id not in served.house.store.snapshot().table("cases")["case_id"].to_pylist()
+    assert served.call("site_a", "POST", path, json={"reason": "again"}).status_code == 404
+    again = served.call("site_a", "POST", "/v1/cases", content=packed(folder)).json()
+    assert (again["state"], again["unchanged"]) == ("validated", False)
+    assert served.call("site_a", "GET", f"/v1/cases/{case_id}").json()["state"] == "validated"
 
 
 def test_cases_of_two_sites_at_once_lose_nothing(served: Served, phantoms: PhantomCohort) -> None:
