@@ -11,13 +11,15 @@ import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import SimpleITK as sitk
 
 from feature_store.errors import ImageUnitError, InputError, ManifestError
-from feature_store.vocabulary import RoiName
+from feature_store.vocabulary import RoiName, is_phantom
+from pipelines.cases.case_quality import CaseQuality, case_overlays, case_quality_rows, judge_case
 from pipelines.cases.manifest import CaseManifest, day_offsets, read_manifest, resolve_inside
 from pipelines.cases.manifest_schema import Scanner, SeriesEntry
 from pipelines.cases.mask_labels import MaskLabels
@@ -71,7 +73,7 @@ class CaseReading:
     """What a case folder holds. ``manifest`` carries no dates and is None where case.yaml cannot be used at all.
 
     ``findings`` are faults; ``notes`` say what does not exist though nothing is wrong (an ``all`` without its
-    levels, a series without a mask).
+    levels, a series without a mask). ``quality`` has the verdicts on the images and ROIs that are here.
     """
 
     manifest: CaseManifest | None
@@ -79,6 +81,13 @@ class CaseReading:
     series: list[SeriesReading] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    quality: CaseQuality = field(default_factory=CaseQuality)
+
+    @cached_property
+    def overlays(self) -> dict[tuple[str, str], bytes]:
+        """A PNG for each (sequence, segmentation), drawn when first asked for."""
+        phantom = self.manifest is not None and is_phantom(self.manifest.patient_id)
+        return case_overlays(self.series, self.quality, "PHANTOM" if phantom else "")
 
     @property
     def usable(self) -> bool:
@@ -128,6 +137,7 @@ def read_case(
         series=series,
         findings=list(dict.fromkeys(findings)),
         notes=notes,
+        quality=judge_case(series),
     )
 
 
@@ -222,7 +232,7 @@ def _read_series(
 
 
 def case_rows(reading: CaseReading) -> dict[str, list[dict[str, Any]]]:
-    """Rows of ``cases``, ``series``, ``rois`` and ``clinical`` as their schemas declare them.
+    """Rows of ``cases``, ``series``, ``rois``, ``quality`` and ``clinical`` as their schemas declare them.
 
     Empty without a usable manifest: nobody knows whose case it is.
     """
@@ -243,6 +253,7 @@ def case_rows(reading: CaseReading) -> dict[str, list[dict[str, Any]]]:
         ],
         "series": [{**key, **_series_row(series[sequence])} for sequence in sorted(series)],
         "rois": [{**key, **roi_row(roi, one.image_hash, one.mask_hash)} for one in reading.series for roi in one.rois],
+        "quality": [{**key, **row} for row in case_quality_rows(reading.series, reading.quality, reading.overlays)],
         "clinical": [{**key, "days_from_index": 0, **manifest.clinical.model_dump()}],
     }
 

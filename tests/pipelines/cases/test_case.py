@@ -232,7 +232,7 @@ def test_no_calendar_date_and_no_name_leaves(case: Path) -> None:
 # --- rows and blobs -------------------------------------------------------------------------------
 def _assert_rows_fit(reading: CaseReading) -> dict[str, list[dict[str, Any]]]:
     rows = case_rows(reading)
-    assert set(rows) == {"cases", "series", "rois", "clinical"}
+    assert set(rows) == {"cases", "series", "rois", "quality", "clinical"}
     for table, some in rows.items():
         schema = TABLES[table]
         arrow = pa.schema([(column.name, column.type) for column in schema.columns])
