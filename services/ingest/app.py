@@ -6,15 +6,16 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import Body, Depends, FastAPI, Request
+from fastapi import Body, Depends, FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from feature_store.errors import UsageError
+from feature_store.vocabulary import PRIMARY_SEGMENTATION
 from services import http_errors
 from services.access import SCIENTIST, SITE, Credential, KeyBook, allow, check_site
 from services.ingest.archive import Limits, unpack_case
 from services.ingest.handler import IngestHandler
-from services.ingest.messages import CaseReceipt, CaseStatus, Measurement, OutcomeReceipt, Withdrawal
+from services.ingest.messages import CaseReceipt, CaseStatus, Measurement, OutcomeReceipt, QualityVerdict, Withdrawal
 from services.ingest.receive import receive
 
 _ARCHIVE_BODY = {
@@ -71,6 +72,29 @@ def build_app(handler: IngestHandler, book: KeyBook, limits: Limits, inbox: str 
         """Take a case back: nothing of it counts from now on; what had used it is flagged. It may be pushed again."""
         check_site(caller, handler.case(case_id).site)
         return handler.withdraw(case_id, withdrawal.reason, caller.name)
+
+    @app.get("/v1/cases/{case_id}/quality", tags=["ingest"], responses=http_errors.RESPONSES)
+    def get_quality(case_id: str, caller: Annotated[Credential, Depends(readers)]) -> list[QualityVerdict]:
+        """What quality control says of each image and region of a case, worst first."""
+        site = handler.case(case_id).site
+        check_site(caller, site)
+        return handler.quality.verdicts(site, case_id)
+
+    @app.get(
+        "/v1/cases/{case_id}/overlays/{sequence}.png",
+        tags=["ingest"],
+        responses={**http_errors.RESPONSES, 200: {"content": {"image/png": {}}}},
+        response_class=Response,
+    )
+    def get_overlay(
+        case_id: str,
+        sequence: str,
+        caller: Annotated[Credential, Depends(readers)],
+        segmentation: str = PRIMARY_SEGMENTATION,
+    ) -> Response:
+        """The picture of a series: slices, contours, verdict and reasons."""
+        check_site(caller, handler.case(case_id).site)
+        return Response(handler.quality.overlay(case_id, sequence, segmentation), media_type="image/png")
 
     @app.put("/v1/cases/{case_id}/outcome", tags=["ingest"], responses=http_errors.RESPONSES)
     def put_outcome(

@@ -12,8 +12,11 @@ from feature_store.errors import AccessDenied, AsdegError, ManifestError, NotFou
 from feature_store.store import FeatureStore
 from feature_store.withdrawal import no_longer_there, withdraw_case
 from pipelines.cases.case import CaseReading, case_rows, read_case, store_images
+from pipelines.cases.case_quality import store_overlays
+from pipelines.cases.quality.verdict import Verdict
 from services.ingest.follow_up import FollowUp
 from services.ingest.messages import CaseReceipt, CaseStatus, Finding, Measurement, OutcomeReceipt
+from services.ingest.quality import StoredQuality
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +26,12 @@ WITHDRAWN = "withdrawn"
 
 def validate_folder(case_dir: Path) -> CaseReceipt:
     """What ingest would say of a case folder, without a store. Raises ManifestError as ingest does."""
-    return _receipt(_read(case_dir), unchanged=False)
+    return validate_reading(read_case(case_dir))
+
+
+def validate_reading(reading: CaseReading) -> CaseReceipt:
+    """The same of a case that was read already (from a BIDS data set)."""
+    return _receipt(_known(reading), unchanged=False)
 
 
 class IngestHandler:
@@ -32,18 +40,23 @@ class IngestHandler:
     def __init__(self, store: FeatureStore, control: ControlDatabase) -> None:
         self._store, self._control = store, control
         self.follow_up = FollowUp(store)
+        self.quality = StoredQuality(store)
 
     def ingest_folder(self, case_dir: Path, site: str) -> CaseReceipt:
+        """Store the case of a folder, as :meth:`ingest_reading` does."""
+        return self.ingest_reading(read_case(case_dir), site)
+
+    def ingest_reading(self, reading: CaseReading, site: str) -> CaseReceipt:
         """Store one case. What cannot be used comes back as findings; the rest is stored in one push.
 
         The same case again changes nothing and says so; series and regions that a corrected case no longer has
         are withdrawn. Raises ManifestError where nobody can tell whose case
         it is, AccessDenied where case.yaml names another site than ``site``.
         """
-        reading = _read(case_dir, site)
-        manifest = reading.manifest
+        manifest = _known(reading, site).manifest
         assert manifest is not None
         store_images(reading, self._store.blobs)
+        store_overlays(reading.overlays, self._store.blobs)
         rows = case_rows(reading)
         labels = self.follow_up.labels_again(site, manifest.patient_id, manifest.clinical.fused_levels)
         gone = no_longer_there(self._store.snapshot(), rows["cases"][0], rows)
@@ -54,8 +67,9 @@ class IngestHandler:
             for row in push.rejected
         ]
         before = self._control.case(receipt.case_id)
-        if receipt.unchanged and before is not None:
-            receipt.state = before.state  # it may be further on its way
+        changed = any(n for part in (push.written, push.withdrawn) for table, n in part.items() if table != "quality")
+        if before is not None and not changed:
+            receipt.state = before.state  # it may be further on its way; a verdict by other bounds is no other case
         else:
             reasons = [f"{f.code}: {f.file}: {f.message}" for f in receipt.findings]
             self._control.set_case_state(site, manifest.patient_id, receipt.case_id, receipt.state, reasons)
@@ -98,8 +112,7 @@ class IngestHandler:
         ]
 
 
-def _read(case_dir: Path, site: str | None = None) -> CaseReading:
-    reading = read_case(case_dir)
+def _known(reading: CaseReading, site: str | None = None) -> CaseReading:
     if reading.manifest is None:
         finding = reading.findings[0]
         cls = getattr(errors, finding.code, ManifestError)
@@ -124,6 +137,8 @@ def _receipt(reading: CaseReading, *, unchanged: bool) -> CaseReceipt:
         rois=len(reading.rois),
         findings=[Finding(code=f.code, file=f.file, message=f.message, action=f.action) for f in reading.findings],
         notes=list(reading.notes),
+        quality_warnings=reading.quality.count(Verdict.WARN),
+        quality_failures=reading.quality.count(Verdict.FAIL),
     )
 
 

@@ -29,6 +29,22 @@ class CaseReceipt(BaseModel):
     rois: int = Field(description="regions of interest found")
     findings: list[Finding] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list, description="what does not exist though nothing is wrong")
+    quality_warnings: int = Field(0, description="images and regions that quality control has a remark on")
+    quality_failures: int = Field(0, description="images and regions that failed it and will not be extracted")
+
+
+class QualityVerdict(BaseModel):
+    """What quality control says of one image or one region of it."""
+
+    site: str
+    case_id: str
+    sequence: str
+    segmentation: str
+    roi: str = Field(description="structure, level and side; empty where the verdict is on the image as a whole")
+    verdict: str = Field(description="pass, warn or fail; a region that failed, or whose image did, is not extracted")
+    reasons: list[str] = Field(description="`Code: sentence` with the number measured and its bound, gravest first")
+    measured: dict[str, float | int | str] = Field(description="what was measured, units in the names")
+    quality_settings: str = Field(description="name and hash of the bounds it was judged by")
 
 
 class CaseStatus(BaseModel):
