@@ -29,6 +29,7 @@ class RoiCrop:
     True inside the ROI, False throughout the margin. ``spacing``: mm along x, y, z. Direction and
     origin are absent because no feature depends on them. ``ends``: for z, y, x, whether the ROI reaches
     the last voxel of an axis of even size, where the whole image's wavelet sums in another order.
+    ``filtered``: names and images (the bounding box alone) of filters that look further than the margin.
     """
 
     image: NDArray[Any]
@@ -36,6 +37,7 @@ class RoiCrop:
     spacing: tuple[float, float, float]
     margin: int = WAVELET_MARGIN
     ends: tuple[bool, bool, bool] = (False, False, False)
+    filtered: tuple[tuple[str, NDArray[Any]], ...] = ()
 
     @property
     def voxel_count(self) -> int:

@@ -11,8 +11,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from feature_store.errors import ExtractionError
-from pipelines.radiomics.crop import RoiCrop, crop_roi
-from pipelines.radiomics.feature_sets import PYRADIOMICS_DEFAULT, FeatureSet
+from pipelines.radiomics.crop import RoiCrop
+from pipelines.radiomics.feature_sets import REGISTRY, FeatureSet
+from pipelines.radiomics.series import RadiomicsSeries
 from pipelines.radiomics.texture.families import Region, image_features
 from pipelines.radiomics.texture.shape import shape
 from pipelines.radiomics.texture.wavelet import subbands
@@ -30,17 +31,21 @@ class RadiomicsExtractor:
         ``image`` is preprocessed; ``mask`` has its size, non-zero inside the ROI (array: z, y, x).
         NaN where stock PyRadiomics has NaN. Raises LabelEmpty, RoiTooSmall, GridMismatch, ExtractionError.
         """
-        return self.extract_from_crop(crop_roi(image, mask))
+        series = RadiomicsSeries(sitk.GetArrayViewFromImage(image), image.GetSpacing(), self.feature_set)
+        return self.extract_from_crop(series.crop(mask))
 
     def extract_from_crop(self, crop: RoiCrop) -> NDArray[np.float64]:
-        """As :meth:`extract`, of an ROI already cut out by :func:`pipelines.radiomics.crop.crop_roi`."""
+        """As :meth:`extract`, of an ROI already cut out by :class:`pipelines.radiomics.series.RadiomicsSeries`.
+
+        :func:`pipelines.radiomics.crop.crop_roi` is enough for feature sets without Laplacians of Gaussian.
+        """
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # NaN is an answer here
                 values = self._values(crop)
         except Exception as error:
             raise ExtractionError(
-                f"features could not be computed ({type(error).__name__}: {error}).",
+                f"features could not be computed: stopped by {type(error).__name__}.",
                 action="Look at the image and mask around this ROI.",
             ) from error
         return np.array([values[name] for name in self.feature_set.feature_names], dtype=np.float64)
@@ -64,6 +69,8 @@ class RadiomicsExtractor:
         if "wavelet" in self.feature_set.image_types:
             for band, image in subbands(crop.image, crop.ends, self.feature_set.wavelet):
                 yield f"wavelet-{band}", image
+        if "log" in self.feature_set.image_types:
+            yield from crop.filtered
 
 
 def warm_up() -> None:
@@ -76,5 +83,7 @@ def warm_up() -> None:
     image = random.normal(0, 200, (24, 24, 24))
     mask = np.zeros(image.shape, np.bool_)
     mask[4:20, 4:20, 4:20] = True
-    for voxels in (image, image.astype(np.float32)):
-        RadiomicsExtractor(PYRADIOMICS_DEFAULT).extract_from_crop(crop_roi(voxels, mask, spacing=(1.0, 1.0, 1.0)))
+    settings = REGISTRY["study-ct-log"]
+    for kind in (np.float64, np.float32, np.int16):
+        series = RadiomicsSeries.of(sitk.GetImageFromArray(image.astype(kind)), settings)
+        RadiomicsExtractor(settings).extract_from_crop(series.crop(mask))

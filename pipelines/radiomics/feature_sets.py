@@ -156,7 +156,7 @@ LOG_SIGMAS = (1.0, 2.0, 3.0, 4.0, 5.0)
 
 def _variants(study: FeatureSet) -> tuple[FeatureSet, ...]:
     """The study's settings with one thing changed: isotropic voxels, a bin count, Laplacians of Gaussian."""
-    with_log = {"image_types": ("original", "wavelet", "log"), "log_sigma": LOG_SIGMAS}
+    with_log: dict[str, object] = {"image_types": ("original", "wavelet", "log"), "log_sigma": LOG_SIGMAS}
     changes: dict[str, dict[str, object]] = {
         "1mm": {"spacing": ISOTROPIC},
         "32bins": {"bin_count": 32},

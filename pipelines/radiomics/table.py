@@ -12,12 +12,13 @@ import pandas as pd
 import SimpleITK as sitk
 
 from feature_store.errors import AsdegError, LabelEmpty, UsageError
-from pipelines.imaging.images import read_image
+from pipelines.imaging.images import load_image
 from pipelines.imaging.masks import align_mask, read_mask
-from pipelines.radiomics.crop import crop_roi
+from pipelines.radiomics.crop import bounding_box
 from pipelines.radiomics.extractor import RadiomicsExtractor
 from pipelines.radiomics.feature_sets import FeatureSet, feature_set_for
-from pipelines.radiomics.preprocessing import preprocess, preprocess_mask
+from pipelines.radiomics.preprocessing import preprocess_mask
+from pipelines.radiomics.series import RadiomicsSeries
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -35,11 +36,11 @@ def radiomics_table(
     with the label they are about, NotFound for an unknown feature set.
     """
     settings = feature_set_for("", feature_set)
-    series = read_image(image)
-    label_map = preprocess_mask(align_mask(read_mask(mask), series, mask.name), settings)
+    loaded = load_image(image)
+    series = loaded.image
+    label_map = preprocess_mask(align_mask(read_mask(mask, None, loaded, labels), series, mask.name), settings)
     voxels = sitk.GetArrayFromImage(label_map)
-    series = preprocess(series, settings)
-    array = sitk.GetArrayViewFromImage(series)
+    prepared = RadiomicsSeries.of(series, settings)
     present = [int(label) for label in np.unique(voxels) if label]
     if labels is None:
         labels = present
@@ -51,10 +52,12 @@ def radiomics_table(
             file=mask.name,
         )
     extractor = RadiomicsExtractor(settings)
+    box = bounding_box(np.isin(voxels, list(labels)))
+    around = (box[0], box[1], box[2])
     rows = []
     for label in labels:
         try:
-            rows.append(extractor.extract_from_crop(crop_roi(array, voxels == label, spacing=series.GetSpacing())))
+            rows.append(extractor.extract_from_crop(prepared.crop(voxels == label, around)))
         except AsdegError as error:
             raise type(error)(f"label {label}: {error.message}", action=error.action, file=mask.name) from error
     table = pd.DataFrame(np.array(rows), columns=list(settings.feature_names))

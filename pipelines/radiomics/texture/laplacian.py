@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 LANES = 32
 """Lines filtered side by side: the recursion waits for itself along one line, not across lines."""
 
+SLAB = 4 * 1024**2
+"""Voxels that are held in 64 bits at a time."""
+
 SHORTEST = 4
 """Voxels along an axis; the filter's recursion reaches back that far."""
 
@@ -113,36 +116,29 @@ def _along(
     taps: NDArray[np.float64],
     rescale: tuple[float, float, float] = (0.0, 1.0, 1.0),
 ) -> NDArray[np.float32]:
-    """Filter whole lines along the axis and keep the range ``part`` of each."""
+    """Filter whole lines along the axis and keep the range ``part`` of each; slab by slab, in 64 bits."""
     shape = list(source.shape)
     shape[axis] = part[1] - part[0]
     out = np.empty(shape, np.float32)
-    if axis == 2:
-        lines, kept = source.transpose(0, 2, 1), out.transpose(0, 2, 1)
-    elif axis == 1:
-        lines, kept = source, out
-    else:
-        lines, kept = (a.reshape(1, a.shape[0], -1) for a in (source, out))
-    _recurse(lines, kept, part[0], taps, *rescale)
+    # the kernel wants lines along the middle axis; slabs are cut across the first
+    turn = {2: (0, 2, 1), 1: (0, 1, 2), 0: (1, 0, 2)}[axis]
+    lines, kept = source.transpose(turn), out.transpose(turn)
+    thick = max(1, SLAB // (lines.shape[1] * lines.shape[2]))
+    for start in range(0, len(lines), thick):
+        slab = np.array(lines[start : start + thick], dtype=np.float64, order="C")
+        if rescale != (0.0, 1.0, 1.0):
+            slab += rescale[0]
+            slab *= rescale[1]
+            slab *= rescale[2]
+        _recurse(slab, kept[start : start + thick], part[0], taps)
     return out
 
 
 @njit(cache=True)
-def _recurse(
-    source: NDArray[Any],
-    out: NDArray[np.float32],
-    first: int,
-    taps: NDArray[np.float64],
-    shift: float,
-    gain: float,
-    scale: float,
-) -> None:
+def _recurse(source: NDArray[np.float64], out: NDArray[np.float32], first: int, taps: NDArray[np.float64]) -> None:
     """Filter along the middle axis of ``source``; ``out`` takes the voxels from ``first`` on."""
     outer, length, width = source.shape
     kept = out.shape[1]
-    n0, n1, n2, n3 = taps[0], taps[1], taps[2], taps[3]
-    m1, m2, m3, m4 = taps[4], taps[5], taps[6], taps[7]
-    d1, d2, d3, d4 = taps[8], taps[9], taps[10], taps[11]
     # beyond an end the end's value goes on for ever: three more voxels, and a recursion already settled
     data = np.zeros((length + 6, LANES))
     causal = np.empty((length + 4, LANES))
@@ -151,37 +147,30 @@ def _recurse(
         for start in range(0, width, LANES):
             count = min(LANES, width - start)
             for i in range(length):
-                row = data[i + 3]
                 for k in range(count):
-                    row[k] = ((np.float64(source[o, i, start + k]) + shift) * gain) * scale
+                    data[i + 3, k] = source[o, i, start + k]
             for k in range(count):
                 for i in range(3):
                     data[i, k] = data[3, k]
                     data[length + 3 + i, k] = data[length + 2, k]
-            _forward(data, causal, n0, n1, n2, n3, d1, d2, d3, d4, taps[12:16], length)
-            _backward(data, back, m1, m2, m3, m4, d1, d2, d3, d4, taps[16:20], length)
+            _forward(data, causal, taps, length)
+            _backward(data, back, taps, length)
             for i in range(kept):
-                one, other = causal[first + i + 4], back[first + i]
                 for k in range(count):
-                    out[o, i, start + k] = one[k] + other[k]
+                    out[o, i, start + k] = causal[first + i + 4, k] + back[first + i, k]
 
 
 @njit(cache=True)
 def _forward(
     data: NDArray[np.float64],
     causal: NDArray[np.float64],
-    n0: float,
-    n1: float,
-    n2: float,
-    n3: float,
-    d1: float,
-    d2: float,
-    d3: float,
-    d4: float,
-    edge: NDArray[np.float64],
+    taps: NDArray[np.float64],
     length: int,
 ) -> None:
-    b1, b2, b3, b4 = edge[0], edge[1], edge[2], edge[3]
+    """From the first voxel to the last."""
+    n0, n1, n2, n3 = taps[0], taps[1], taps[2], taps[3]
+    d1, d2, d3, d4 = taps[8], taps[9], taps[10], taps[11]
+    b1, b2, b3, b4 = taps[12], taps[13], taps[14], taps[15]
     for k in range(LANES):
         v = data[3, k]
         # the first four look back beyond the end, where the filter's answer is the end's value times a constant
@@ -207,18 +196,13 @@ def _forward(
 def _backward(
     data: NDArray[np.float64],
     back: NDArray[np.float64],
-    m1: float,
-    m2: float,
-    m3: float,
-    m4: float,
-    d1: float,
-    d2: float,
-    d3: float,
-    d4: float,
-    edge: NDArray[np.float64],
+    taps: NDArray[np.float64],
     length: int,
 ) -> None:
-    b1, b2, b3, b4 = edge[0], edge[1], edge[2], edge[3]
+    """From the last voxel to the first."""
+    m1, m2, m3, m4 = taps[4], taps[5], taps[6], taps[7]
+    d1, d2, d3, d4 = taps[8], taps[9], taps[10], taps[11]
+    b1, b2, b3, b4 = taps[16], taps[17], taps[18], taps[19]
     last = length + 2
     for k in range(LANES):
         v = data[last, k]

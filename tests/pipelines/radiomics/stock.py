@@ -14,6 +14,7 @@ from pipelines.radiomics.extractor import RadiomicsExtractor
 from pipelines.radiomics.feature_sets import FeatureSet
 
 TOLERANCE = 1e-9
+STOCK_IMAGE_TYPES = {"original": "Original", "wavelet": "Wavelet", "log": "LoG"}
 
 
 def stock_values(image: sitk.Image, mask: NDArray[np.bool_], settings: FeatureSet) -> NDArray[np.float64]:
@@ -27,7 +28,8 @@ def stock_values(image: sitk.Image, mask: NDArray[np.bool_], settings: FeatureSe
     extractor = featureextractor.RadiomicsFeatureExtractor(additionalInfo=False, **options)
     extractor.disableAllImageTypes()
     for image_type in settings.image_types:
-        extractor.enableImageTypeByName(image_type.capitalize())
+        sigmas = {"sigma": list(settings.log_sigma)} if image_type == "log" else {}
+        extractor.enableImageTypeByName(STOCK_IMAGE_TYPES[image_type], customArgs=sigmas)
     roi = sitk.GetImageFromArray(mask.astype(np.uint8))
     roi.CopyInformation(image)
     with warnings.catch_warnings():
