@@ -38,8 +38,20 @@ def root(
 
 def build() -> typer.Typer:
     """The application with every command, in the order `asdeg --help` lists them."""
-    from infra.cli import cases, features, label_maps, phantoms, runs, serving, store, studies, withdrawals
+    from infra.cli import (
+        cases,
+        features,
+        images,
+        label_maps,
+        phantoms,
+        quality,
+        runs,
+        serving,
+        store,
+        studies,
+        withdrawals,
+    )
 
-    for group in (phantoms, cases, label_maps, withdrawals, features, runs, studies, serving, store):
+    for group in (phantoms, cases, images, label_maps, quality, withdrawals, features, runs, studies, serving, store):
         group.register(app)
     return app

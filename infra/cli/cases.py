@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_store.errors import AsdegError, InputError, UsageError
+from infra.cli.case_sources import LabelMapOption, SessionOption, find_cases
 from infra.cli.command import command
 from infra.cli.session import Session
 
@@ -25,14 +26,27 @@ def register(app: typer.Typer) -> None:
     command(app, "cases", example="asdeg cases --site site_a")(cases)
 
 
-def validate(session: Session, case_dir: Annotated[Path, typer.Argument(help="Case folder with case.yaml.")]) -> None:
-    """Say what ingest would say of a case folder; nothing is stored and no server is needed."""
-    from services.ingest.handler import validate_folder
+def validate(
+    session: Session,
+    case_dir: Annotated[Path, typer.Argument(help="Case folder with case.yaml, or BIDS_DIR/sub-LABEL.")],
+    site: Annotated[str, typer.Option(help="BIDS: the site whose case it would be.")] = "site",
+    label_map: LabelMapOption = None,
+    bids_session: SessionOption = None,
+) -> None:
+    """Say what ingest would say of a case folder or a subject of a BIDS data set.
 
-    _check_folder(case_dir)
-    receipt = validate_folder(case_dir)
+    Nothing is stored and no server is needed.
+    """
+    from services.ingest.handler import validate_reading
+    from services.ingest.quality import verdicts_of
+
+    cases = find_cases(session, case_dir, site, label_map, bids_session)
+    if len(cases) > 1:
+        raise UsageError("There are several cases.", action="Give one: a case folder, or BIDS_DIR/sub-LABEL.")
+    reading = cases[0].read()
+    receipt, verdicts = validate_reading(reading), verdicts_of(reading)
     if session.as_json:
-        session.json(receipt)
+        session.json({**receipt.model_dump(), "quality": verdicts})
     else:
         print(
             f"{receipt.state}: {len(receipt.sequences)} sequences ({', '.join(receipt.sequences)}), {receipt.rois} ROIs"
@@ -40,6 +54,9 @@ def validate(session: Session, case_dir: Annotated[Path, typer.Argument(help="Ca
         _print_findings(receipt.findings)
         for note in receipt.notes:
             print(f"  note: {note}")
+        for verdict in verdicts:
+            for reason in verdict.reasons:
+                print(f"  {verdict.verdict}: {f'{verdict.sequence} {verdict.roi}'.strip()}: {reason}")
     if receipt.findings:
         raise InputError(
             f"{len(receipt.findings)} of the case's parts cannot be used.", action="See the findings above."
@@ -48,28 +65,33 @@ def validate(session: Session, case_dir: Annotated[Path, typer.Argument(help="Ca
 
 def ingest(
     session: Session,
-    cases_dir: Annotated[Path, typer.Argument(help="Folder of case folders, or one case folder.")],
+    cases_dir: Annotated[Path, typer.Argument(help="Folder of case folders, one case folder, or a BIDS data set.")],
     site: Site,
+    label_map: LabelMapOption = None,
+    bids_session: SessionOption = None,
 ) -> None:
-    """Take case folders into the store. A case that is there already changes nothing."""
-    folders = _case_folders(cases_dir)
+    """Take cases into the store: case folders, or the subjects of a BIDS data set with masks under derivatives/.
+
+    A case that is there already changes nothing. Over HTTP only case folders are taken.
+    """
+    cases = find_cases(session, cases_dir, site, label_map, bids_session)
     handler = session.house(create=True).ingest
     rows: list[dict[str, object]] = []
     with session.progress("ingest") as progress:
-        for number, folder in enumerate(folders):
-            progress(f"{number + 1} of {len(folders)}", number / len(folders))
+        for number, case in enumerate(cases):
+            progress(f"{number + 1} of {len(cases)}", number / len(cases))
             try:
-                receipt = handler.ingest_folder(folder, site)
-                rows.append(_row(folder, receipt))
+                receipt = handler.ingest_reading(case.read(), site)
+                rows.append(_row(case.name, receipt))
             except AsdegError as error:
-                rows.append({"case": folder.name, "state": "rejected", "findings": [error.line()]})
+                rows.append({"case": case.name, "state": "rejected", "findings": [error.line()]})
         progress("done", 1.0)
     session.table("Cases", ("case", "case_id", "state", "unchanged", "sequences", "rois", "findings"), rows)
     rejected = sum(row["state"] == "rejected" for row in rows)
     unchanged = sum(bool(row.get("unchanged")) for row in rows)
     session.note(f"{len(rows) - rejected - unchanged} cases stored, {unchanged} unchanged, {rejected} rejected.")
     if rejected:
-        raise InputError(f"{rejected} of {len(folders)} cases cannot be used.", action="See the findings above.")
+        raise InputError(f"{rejected} of {len(cases)} cases cannot be used.", action="See the findings above.")
 
 
 def outcomes(
@@ -100,24 +122,9 @@ def cases(session: Session, site: Annotated[str | None, typer.Option(help="Only 
     session.table("Cases", ("case_id", "site", "state", "reasons"), [status.model_dump() for status in found])
 
 
-def _case_folders(cases_dir: Path) -> list[Path]:
-    _check_folder(cases_dir)
-    if (cases_dir / "case.yaml").is_file():
-        return [cases_dir]
-    folders = sorted(path.parent for path in cases_dir.glob("*/case.yaml"))
-    if not folders:
-        raise UsageError(f"{cases_dir} holds no case folder.", action="A case folder is one with a case.yaml.")
-    return folders
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder.", action="Give a case folder (one with a case.yaml).")
-
-
-def _row(folder: Path, receipt: CaseReceipt) -> dict[str, object]:
+def _row(case: str, receipt: CaseReceipt) -> dict[str, object]:
     findings = [f"{finding.code}: {finding.file}: {finding.message}" for finding in receipt.findings]
-    return {"case": folder.name, **receipt.model_dump(), "findings": findings}
+    return {"case": case, **receipt.model_dump(), "findings": findings}
 
 
 def _print_findings(findings: list[Finding]) -> None:
