@@ -26,6 +26,7 @@ from pipelines.cases.rois import LabelName
 from pipelines.cases.strict_yaml import read_strict_yaml
 
 SHIPPED = Path(__file__).parent / "label_maps"
+YAML = (".yaml", ".yml")
 NAMES_IN_A_NOTE = 6
 """More names than these are counted, not listed."""
 
@@ -149,3 +150,8 @@ def shipped_label_map(name: str) -> LabelMap:
             action=f"Names are {', '.join(shipped_names())}; or name a .yaml file of your own.",
         )
     return read_label_map(SHIPPED / f"{name}.yaml")
+
+
+def named_label_map(written: str) -> LabelMap:
+    """What a user names: a shipped map, or a .yaml file. Raises LabelMapError."""
+    return read_label_map(Path(written)) if written.endswith(YAML) else shipped_label_map(written)

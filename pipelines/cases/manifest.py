@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from feature_store.errors import LabelMapError, ManifestError
 from pipelines.cases.broken_rules import broken_rule, key_path
-from pipelines.cases.label_map import LabelMap, read_label_map, shipped_label_map
+from pipelines.cases.label_map import YAML, LabelMap, read_label_map, shipped_label_map
 from pipelines.cases.manifest_schema import CaseManifest, SeriesEntry, case_id, inside
 from pipelines.cases.strict_yaml import read_strict_yaml
 
@@ -88,7 +88,7 @@ def _with_label_map(case_dir: Path, entry: Any, place: int) -> Any:
 
 def _label_map(case_dir: Path, named: str, place: int) -> LabelMap:
     where = key_path(("series", place, "labels"))
-    if not named.endswith((".yaml", ".yml")):
+    if not named.endswith(YAML):
         try:
             return shipped_label_map(named)
         except LabelMapError as error:
