@@ -38,7 +38,7 @@ def root(
 
 def build() -> typer.Typer:
     """The application with every command, in the order `asdeg --help` lists them."""
-    from infra.cli import (
+    from infra.cli import (, segmentation
         cases,
         features,
         images,
@@ -52,6 +52,6 @@ def build() -> typer.Typer:
         withdrawals,
     )
 
-    for group in (phantoms, cases, images, label_maps, quality, withdrawals, features, runs, studies, serving, store):
+    for group in (phantoms, cases, images, label_maps, quality, withdrawals, features, segmentation, runs, studies, serving, store):
         group.register(app)
     return app

@@ -204,7 +204,8 @@ def _read_series(
         notes.append(f"{entry.sequence} has no mask, so it has no ROIs yet")
     else:
         try:
-            read = read_mask(resolve_inside(case_dir, entry.mask, "mask"), entry.mask)
+            wanted = {*entry.label_map.labels, *entry.label_map.also} if entry.label_map else {*entry.labels}
+            read = read_mask(resolve_inside(case_dir, entry.mask, "mask"), entry.mask, loaded, wanted)
             mask = align_mask(read, loaded.image, entry.mask)
             labels, left_alone = mask_labels.of(entry, mask)
             notes.extend(f"{entry.sequence}: {note}" for note in left_alone)

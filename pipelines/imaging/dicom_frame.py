@@ -55,6 +55,17 @@ class Plane:
         return np.asarray(normal / np.linalg.norm(normal))
 
     @property
+    def axes(self) -> np.ndarray:
+        """Columns along row, column and normal, of unit length at right angles: header cosines are rounded.
+
+        The same order of products as ITK's, so that the last bits agree.
+        """
+        normal = self.normal
+        row = np.cross(self.along_column, normal)
+        row /= np.linalg.norm(row)
+        return np.stack([row, np.cross(normal, row), normal], axis=1)
+
+    @property
     def name(self) -> str:
         """``axial``, ``sagittal`` or ``coronal`` by the body's nearest axis; ``oblique`` past 45 degrees of all."""
         away = np.abs(self.normal)

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 from feature_store.errors import DicomSeriesError
 from pipelines.imaging.dicom_file import WHOLE
-from pipelines.imaging.dicom_frame import SPLITS, Frame, Plane, geometry_missing
+from pipelines.imaging.dicom_frame import SPLITS, Frame, geometry_missing
 from pipelines.imaging.dicom_pixels import read_values
 
 SAME_POSITION_MM = 0.01
@@ -47,6 +47,12 @@ class Volume:
             return None
         distance = float(np.linalg.norm(last.position - first.position)) / (len(self.frames) - 1)
         return (first.spacing[1], first.spacing[0], distance)
+
+    @property
+    def origins(self) -> tuple[tuple[float, float, float], ...]:
+        """Where each slice's first voxel really lies, in mm: the image's grid evens out what headers round."""
+        places = [frame.plane.position.tolist() for frame in self.frames if frame.plane is not None]
+        return tuple((x, y, z) for x, y, z in places)
 
 
 def volumes(frames: Sequence[Frame], file: str) -> list[Volume]:
@@ -83,16 +89,8 @@ def read_volume(volume: Volume, file: str) -> sitk.Image:
     image = sitk.GetImageFromArray(read_values(volume.frames, file))
     image.SetSpacing(spacing)
     image.SetOrigin(first.position.tolist())
-    image.SetDirection(_direction(first).ravel().tolist())
+    image.SetDirection(first.axes.ravel().tolist())
     return image
-
-
-def _direction(plane: Plane) -> np.ndarray:
-    """Columns of unit length at right angles: header cosines are rounded. The same order of products as ITK's."""
-    normal = plane.normal
-    row = np.cross(plane.along_column, normal)
-    row /= np.linalg.norm(row)
-    return np.stack([row, np.cross(normal, row), normal], axis=1)
 
 
 def _natural(text: str) -> tuple[float, str]:

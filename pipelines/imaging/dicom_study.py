@@ -19,17 +19,17 @@ The best one is never replaced by a second best because it lacks a slice: its fa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from feature_store.errors import DicomSeriesError, ImageUnitError
+from feature_store.vocabulary import PAPER_SEQUENCES
 from pipelines.imaging.acquisition import kernel_kind, left_out, weighting
 from pipelines.imaging.dicom_file import WHOLE
 from pipelines.imaging.dicom_frame import Frame, read_frames
-from pipelines.imaging.dicom_series import Volume, read_volume, volumes
+from pipelines.imaging.dicom_series import Volume, volumes
 from pipelines.imaging.series_header import SeriesHeader
 
 PLANES = {"ax": "axial", "sag": "sagittal", "cor": "coronal"}
@@ -76,6 +76,14 @@ class Candidate:
     @property
     def left_out(self) -> str:
         return left_out(self.volume.frames[0].made, self.header.modality)
+
+    @property
+    def fault(self) -> str:
+        """Why it cannot be used, or is used only when it is pinned; '' where nothing is wrong."""
+        fault = self.volume.fault
+        return " ".join(
+            part for part in (self.left_out and f"{self.left_out}.", fault.message if fault else "") if part
+        )
 
     def line(self) -> str:
         """Number, plane, slices and thickness: nothing that a person typed."""
@@ -141,10 +149,13 @@ class DicomStudy:
             return only
         return self._best([one for one in self.candidates if not one.left_out], sequence)
 
-    def read(self, sequence: str = "", series_number: int | None = None) -> tuple[sitk.Image, SeriesHeader]:
-        """Voxels and header of :meth:`chosen`."""
-        one = self.chosen(sequence, series_number)
-        return read_volume(one.volume, self.file), one.header
+    def taken(self) -> dict[str, Candidate]:
+        """For each of the paper's sequences the volume that would be taken; those that have none are missing."""
+        found = {}
+        for sequence in PAPER_SEQUENCES:
+            with suppress(DicomSeriesError, ImageUnitError):
+                found[sequence] = self.chosen(sequence)
+        return found
 
     def _pinned(self, sequence: str, number: int) -> Candidate:
         found = [one for one in self.candidates if one.header.series_number == number]

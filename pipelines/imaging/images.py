@@ -33,10 +33,11 @@ _RESTORE = "Ingest the case again, or restore a backup."
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image and, where it came as DICOM, what its header says."""
+    """An image and, where it came as DICOM, what its header says and where each slice's first voxel lies (mm)."""
 
     image: sitk.Image
     header: SeriesHeader | None = None
+    slice_origins: tuple[tuple[float, float, float], ...] = ()
 
 
 def read_image(path: Path, file: str | None = None) -> sitk.Image:
@@ -65,10 +66,12 @@ def load_image(
 
 def _load(path: Path, file: str, sequence: str, series_number: int | None) -> LoadedImage:
     if path.is_dir() or is_dicom(path):
+        from pipelines.imaging.dicom_series import read_volume
         from pipelines.imaging.dicom_study import read_study
 
-        image, header = read_study(path, file).read(sequence, series_number)
-        return LoadedImage(_three_dimensional(image, file), header)
+        chosen = read_study(path, file).chosen(sequence, series_number)
+        image = _three_dimensional(read_volume(chosen.volume, file), file)
+        return LoadedImage(image, chosen.header, chosen.volume.origins)
     check_file(path, file)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))

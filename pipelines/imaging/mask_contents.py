@@ -1,0 +1,72 @@
+"""What a mask file holds, for people who write ``labels``: numbers, names where the file has them, voxel counts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from feature_store.errors import MaskUnreadable
+from pipelines.imaging.images import LoadedImage
+from pipelines.imaging.itk_calls import itk_call
+from pipelines.imaging.masks import dicom_mask, read_mask
+
+
+@dataclass(frozen=True)
+class MaskLabel:
+    """One label. ``voxels`` is None for contours that were not put on an image."""
+
+    number: int
+    name: str
+    voxels: int | None
+
+
+def mask_contents(path: Path, file: str | None = None, image: LoadedImage | None = None) -> list[MaskLabel]:
+    """The labels of a mask in order of their numbers, empty ones included where the file names them.
+
+    ``image`` is what it was drawn on: with it the regions of a DICOM object are put on its grid, one by one, so
+    that overlapping ones are counted too. Raises MaskUnreadable and GridMismatch as reading the mask does.
+    """
+    file = file or path.name
+    dataset = dicom_mask(path, file)
+    if dataset is None:
+        mask = read_mask(path, file)
+        counts = np.bincount(sitk.GetArrayViewFromImage(mask).ravel())
+        names = _slicer_names(path, file)
+        numbers = sorted({int(n) for n in np.flatnonzero(counts)} - {0} | set(names))
+        return [MaskLabel(n, names.get(n, ""), int(counts[n]) if n < len(counts) else 0) for n in numbers]
+    if dataset.Modality == "SEG":
+        from pipelines.imaging.dicom_seg import segment_names, segment_voxels
+
+        names = segment_names(dataset)
+        found: dict[int, int | None] = {**segment_voxels(dataset, file)}
+    else:
+        from pipelines.imaging.rt_structure_set import read_regions
+
+        names = {region.number: region.name for region in read_regions(dataset, file)}
+        found = dict.fromkeys(names, None)
+    if image is not None:
+        for number in found:
+            voxels = sitk.GetArrayViewFromImage(read_mask(path, file, image, [number]))
+            found[number] = int(np.count_nonzero(voxels))
+    return [MaskLabel(number, names.get(number, ""), found[number]) for number in sorted(found)]
+
+
+def _slicer_names(path: Path, file: str) -> dict[int, str]:
+    """Names by LabelValue from the header of a segmentation that Slicer wrote."""
+    if path.suffix not in (".nrrd", ".nhdr"):
+        return {}
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    itk_call(reader.ReadImageInformation, MaskUnreadable, "no reader takes this file as an image", file)
+    values = {}
+    for key in reader.GetMetaDataKeys():
+        if match := re.fullmatch(r"Segment(\d+)_LabelValue", key):
+            number = reader.GetMetaData(key).strip()
+            name = f"Segment{match[1]}_Name"
+            if number.isdigit():
+                values[int(number)] = reader.GetMetaData(name) if reader.HasMetaDataKey(name) else ""
+    return values
