@@ -38,7 +38,7 @@ def root(
 
 def build() -> typer.Typer:
     """The application with every command, in the order `asdeg --help` lists them."""
-    from infra.cli import (, segmentation
+    from infra.cli import (
         cases,
         features,
         images,
@@ -46,12 +46,26 @@ def build() -> typer.Typer:
         phantoms,
         quality,
         runs,
+        segmentation,
         serving,
         store,
         studies,
         withdrawals,
     )
 
-    for group in (phantoms, cases, images, label_maps, quality, withdrawals, features, segmentation, runs, studies, serving, store):
+    for group in (
+        phantoms,
+        cases,
+        images,
+        label_maps,
+        quality,
+        withdrawals,
+        features,
+        segmentation,
+        runs,
+        studies,
+        serving,
+        store,
+    ):
         group.register(app)
     return app

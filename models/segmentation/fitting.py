@@ -20,7 +20,7 @@ from models.segmentation.recipe import Recipe
 from models.segmentation.unet import autocast, best_device, new_net, weights_of
 
 STATE = "state.pt"
-CURVE_POINTS = 20
+CURVE_POINTS = 10
 DECAY = 0.9
 
 Judge = Callable[[torch.nn.Module], float]

@@ -18,8 +18,7 @@ from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
 from feature_store.vocabulary import ALL, LEVELS, PRIMARY_SEGMENTATION, UNKNOWN, Partition, levels_of_all
 from models.segmentation.recipe import SegmentClass
-from pipelines.cases.case import case_rows, read_case, store_images
-from pipelines.cases.manifest import MANIFEST
+from pipelines.cases.case import CaseReading, case_rows, store_images
 from pipelines.imaging.images import read_canonical
 
 Levels = Literal["each", "all", "every"]
@@ -103,23 +102,21 @@ def drawn_cases(store: FeatureStore, sequence: str, *, with_test_patients: bool 
     return [found[key] for key in sorted(found)]
 
 
-def store_of_folders(folders: Iterable[Path], at: Path) -> FeatureStore:
-    """A store of its own for case folders, so that they are read, checked and learnt from as stored ones are.
+def store_of_readings(readings: Iterable[CaseReading], at: Path) -> FeatureStore:
+    """A store of its own for cases that were read from folders, so that they are learnt from as stored ones are.
 
-    Raises UsageError where none is a case folder.
+    Raises UsageError where none of them can be used.
     """
     store = FeatureStore.open(at, create=True)
-    count = 0
-    for folder in folders:
-        if not (folder / MANIFEST).is_file():
-            continue
-        count += 1
-        reading = read_case(folder)
-        if reading.manifest is not None:
+    usable = False
+    for reading in readings:
+        if reading.manifest is not None and reading.usable:
             store_images(reading, store.blobs)
-            store.push(case_rows(reading), kind="case", source=reading.manifest.site)
-    if not count:
-        raise UsageError("there is no case folder.", action="A case folder is one with a case.yaml.")
+            rows = case_rows(reading)
+            store.push({name: rows[name] for name in ("series", "rois")}, kind="case", source=reading.manifest.site)
+            usable = True
+    if not usable:
+        raise UsageError("none of the cases can be used.", action="`asdeg validate` says why.")
     return store
 
 

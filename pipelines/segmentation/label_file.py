@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import SimpleITK as sitk
 import yaml
 
 from feature_store.errors import MaskUnreadable, UsageError
-from models.segmentation.recipe import Recipe
 from pipelines.imaging.itk_calls import itk_call
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
@@ -49,12 +48,12 @@ def labels_beside(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(check_out(out)) + ".labels.yaml")
 
 
-def write_label_names(recipe: Recipe, segmenter: str, out: Path) -> None:
-    """A label map file (as a site's own numbering is described) of what a segmenter's numbers stand for."""
-    labels: dict[int, dict[str, Any]] = {
-        number: {"structure": one.structure, "level": one.level, "side": one.side}
-        for number, one in enumerate(recipe.classes, start=1)
+def write_label_names(segmenter: str, sequence: str, classes: Sequence[str], out: Path) -> None:
+    """A label map file (:mod:`pipelines.cases.label_map`) of what a segmenter's numbers stand for."""
+    labels = {
+        number: dict(zip(("structure", "level", "side"), name.split("/"), strict=True))
+        for number, name in enumerate(classes, start=1)
     }
-    note = f"Drawn by the U-Net {segmenter} for {recipe.sequence}; not looked at by anybody. For research use only."
+    note = f"Drawn by the U-Net {segmenter} for {sequence}, looked at by nobody. For research use only."
     text = yaml.safe_dump({"name": segmenter, "note": note, "labels": labels}, sort_keys=False)
     out.write_text(text, encoding="utf-8")

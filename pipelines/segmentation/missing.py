@@ -14,8 +14,10 @@ import SimpleITK as sitk
 from feature_store.errors import AsdegError
 from feature_store.schemas import CASES
 from feature_store.store import FeatureStore
-from feature_store.vocabulary import is_phantom
+from feature_store.vocabulary import PHANTOM_NOTICE, PRIMARY_SEGMENTATION, is_phantom
 from pipelines.cases.case import MASKS, roi_row, store_image
+from pipelines.cases.case_quality import judge_mask, overlay_hash, quality_rows, store_overlays
+from pipelines.cases.overlay import DrawnMask, draw_overlay
 from pipelines.cases.rois import find_rois
 from pipelines.imaging.images import content_hash, read_canonical
 from pipelines.segmentation.registry import ON_PHANTOMS, TRAINED, load_segmenter, segmenters
@@ -103,5 +105,24 @@ def _draw(store: FeatureStore, series: Mapping[str, Any], name: str, segmenter: 
     mask_hash = content_hash(mask)
     store_image(MASKS, mask, mask_hash, store.blobs)
     case = {column: series[column] for column in CASES.key}
-    rows = [{**case, **roi_row(roi, image_hash, mask_hash, name)} for roi in found.rois]
-    store.push({"rois": rows}, kind="segmentation", source="segmentation")
+    rows = {
+        "rois": [{**case, **roi_row(roi, image_hash, mask_hash, name)} for roi in found.rois],
+        "quality": [{**case, **row} for row in _judged(store, series, image, DrawnMask(mask, found.rois), name)],
+    }
+    store.push(rows, kind="segmentation", source="segmentation")
+
+
+def _judged(
+    store: FeatureStore, series: Mapping[str, Any], image: sitk.Image, drawn: DrawnMask, name: str
+) -> list[dict[str, Any]]:
+    """Quality control as of masks that people drew: a row a region, and a picture to glance at."""
+    sequence, rois = series["sequence"], drawn.rois
+    whole, judged = judge_mask(image, drawn.mask, rois, sequence)
+    notice = f"drawn by {name}" + (f" · {PHANTOM_NOTICE}" if is_phantom(series["patient_id"]) else "")
+    shown = DrawnMask(drawn.mask, rois, judged)
+    picture = draw_overlay(image, [shown], sequence, PRIMARY_SEGMENTATION, whole, notice)
+    store_overlays({(sequence, PRIMARY_SEGMENTATION): picture}, store.blobs)
+    rows = quality_rows(
+        sequence, series["image_hash"], whole, content_hash(drawn.mask), rois, judged, overlay_hash(picture)
+    )
+    return rows[1:]  # the image's own verdict came with the image

@@ -25,8 +25,6 @@ from pipelines.segmentation.segmenter import segment_with
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.segmentation.metrics import ClassAgreement
-
 RUN = "run.json"
 PREPARED = "prepared"
 CURVE = "curve.json"
@@ -67,7 +65,7 @@ def train_segmenter(
     """
     from models.segmentation.examples import open_example
     from models.segmentation.fitting import fit
-    from models.segmentation.metrics import summary
+    from models.segmentation.metrics import agreement, mean_dice, summary
     from models.segmentation.unet import best_device, load_net
 
     say = progress or (lambda _what, _share: None)
@@ -93,8 +91,8 @@ def train_segmenter(
     watched = held_out[:JUDGED_ON_THE_WAY]
 
     def judge(net: nn.Module) -> float:
-        images = [_judged(net, case, blobs, recipe, device) for case in watched]
-        return float(summary(images, [str(one) for one in recipe.classes])["dice"] or 0.0)
+        pairs = [_found_and_drawn(net, case, blobs, recipe, device)[:2] for case in watched]
+        return float(np.nanmean([mean_dice(found, drawn, len(recipe.classes)) for found, drawn in pairs]))
 
     done = fit(
         recipe,
@@ -113,8 +111,10 @@ def train_segmenter(
     if held_out:
         say(f"judge on {len(held_out)} held out", 0.95)
         net = load_net(recipe, done.weights, device)
-        judged = [_judged(net, case, blobs, recipe, device) for case in held_out]
-        metrics = summary(judged, [str(one) for one in recipe.classes])
+        judged = [_found_and_drawn(net, case, blobs, recipe, device) for case in held_out]
+        metrics = summary(
+            [agreement(*one, classes=len(recipe.classes)) for one in judged], [str(one) for one in recipe.classes]
+        )
     segmenter = register_segmenter(
         store,
         recipe,
@@ -180,14 +180,13 @@ def _prepared(case: DrawnCase, blobs: Blobs, recipe: Recipe, prepared: Path) -> 
     return folder
 
 
-def _judged(net: nn.Module, case: DrawnCase, blobs: Blobs, recipe: Recipe, device: str) -> list[ClassAgreement]:
-    """Agreement on the image's own voxels, with what was drawn there."""
-    from models.segmentation.metrics import agreement
-
+def _found_and_drawn(
+    net: nn.Module, case: DrawnCase, blobs: Blobs, recipe: Recipe, device: str
+) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """Label maps (z, y, x) on the image's own voxels, as the net and as people drew them, and spacing z, y, x."""
     image = case.read_image(blobs)
-    drawn: np.ndarray = sitk.GetArrayViewFromImage(case.read_labels(blobs, recipe.classes))
-    found = segment_with(net, image, recipe, device)
-    return agreement(found, drawn, image.GetSpacing()[::-1], len(recipe.classes))
+    drawn = sitk.GetArrayFromImage(case.read_labels(blobs, recipe.classes))
+    return segment_with(net, image, recipe, device), drawn, image.GetSpacing()[::-1]
 
 
 def _reasons(left_out: dict[str, int]) -> str:
