@@ -20,7 +20,7 @@ from models.folds import check_enough, rarer_class, stratified_folds
 from models.leakage import leakage_check
 from models.protocol import Development, develop
 from models.reference_models import ReferenceModel, clinical_model, size_model
-from models.selection.repeatability import repeatable
+from models.selection.repeatability import robust_radiomics
 from models.signature import MAX_MISSING, AnySignature
 from models.study_figures import figure_data, importance
 from models.study_patients import StudyPatients
@@ -50,9 +50,9 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
     warnings = list(study.warnings)
     check_enough(study.outcome[study.rows(Partition.TRAINING)])
     with threadpool_limits(1):
-        radiomics, note = repeatable(study, settings.icc_cutoff)
-        warnings.extend(note)
-        patients = StudyPatients.from_tables(study, radiomics)
+        robust = robust_radiomics(study, settings.robustness_rule())
+        warnings.extend(robust.notes)
+        patients = StudyPatients.from_tables(study, robust.table)
         warnings.extend(_mostly_missing(patients))
         training = patients.training()
         folds = stratified_folds(training.y, settings.n_folds, settings.seed)
@@ -70,6 +70,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
             "delong": _delong(predictions, [*development.signatures, *(m.name for m in references)]),
             "clinical": development.clinical,
             "surgeons": surgeon_metrics(study, predictions, development.signatures),
+            **({"robustness": robust.record} if robust.record is not None else {}),
             "baseline_table": baseline_table(study.clinical, patients.partition, patients.y),
             "leakage_check": permuted[0],
         }

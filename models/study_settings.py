@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from feature_store.vocabulary import SignatureKind
+from models.selection.robustness import IccForm, RobustnessRule
 
 AUTO = "auto"
 
@@ -20,7 +21,9 @@ class StudySettings(BaseModel):
     fixes a signature's classifier by name (the paper's own are linear_svm, adaboost and mlp); ``auto``
     takes the best cross-validated AUC, where AUCs within ``tie_margin`` of the best count as tied and the
     simplest tied classifier wins. ``harm_ratio`` is how many needless warnings one missed case outweighs;
-    it gives the second, declared threshold 1 / (1 + harm_ratio). ``n_jobs`` spreads work over processes
+    it gives the second, declared threshold 1 / (1 + harm_ratio). ``icc_cutoff``, ``icc_form``, ``max_cv`` and
+    ``unmeasured`` are the filter in front of selection (``models.selection.robustness``), which does nothing
+    without repeated segmentations or a robustness table. ``n_jobs`` spreads work over processes
     and never changes a result.
     """
 
@@ -39,6 +42,9 @@ class StudySettings(BaseModel):
     lambda_rule: Literal["best", "one_standard_error"] = "best"
     max_components: int = Field(default=64, ge=1)
     icc_cutoff: float = Field(default=0.75, ge=0.0, le=1.0)
+    icc_form: IccForm = "icc_2_1"
+    max_cv: float | None = Field(default=None, gt=0.0)
+    unmeasured: Literal["keep", "drop"] = "keep"
 
     harm_ratio: float = Field(default=3.0, gt=0.0)
 
@@ -59,6 +65,12 @@ class StudySettings(BaseModel):
     def classifier(self, kind: str) -> str:
         """The classifier fixed for a signature kind, or ``auto``."""
         return self.classifiers.get(kind, AUTO)
+
+    def robustness_rule(self) -> RobustnessRule:
+        """Which features stay in front of selection."""
+        return RobustnessRule(
+            icc=self.icc_form, min_icc=self.icc_cutoff, max_cv=self.max_cv, unmeasured=self.unmeasured
+        )
 
     def hash(self) -> str:
         """First 16 hex of the SHA-256 over the settings that decide results (``n_jobs`` does not)."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feature_store.errors import FeatureTableError
 from feature_store.vocabulary import Partition
 from models.feature_files import KEYS, NOT_FEATURES, as_floats, features_of, read_table
+from models.selection.robustness import read_robustness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ class StudyTables:
     """``patients``: patient_id, site (text), partition, outcome (0 or 1). ``radiomics``, ``deep`` (numbers, NaN where
     missing), ``clinical`` (numbers or text) and ``reads`` (columns A, B, C of 0 and 1): a row for each row of
     ``patients``, features only. ``repeats``: patient_id, segmentation (and site), then radiomics columns; any rows.
+    ``robustness``: what ``asdeg robustness`` wrote, a row a radiomics feature and kind.
 
     ``warnings``: whole sentences about what reading left out. FeatureTableError where tables do not fit together.
     """
@@ -41,6 +43,7 @@ class StudyTables:
     clinical: pd.DataFrame | None = None
     reads: pd.DataFrame | None = None
     repeats: pd.DataFrame | None = None
+    robustness: pd.DataFrame | None = None
     warnings: tuple[str, ...] = ()
     sources: dict[str, str] = field(default_factory=dict)
 
@@ -116,6 +119,11 @@ class StudyTables:
             source: getattr(self, source).set_axis([f"{source}:{c}" if c in shared else c for c in columns], axis=1)
             for source, columns in names.items()
         }
+        of_radiomics = {name: f"radiomics:{name}" for name in shared & set(names.get("radiomics", []))}
+        if self.repeats is not None:
+            renamed["repeats"] = self.repeats.rename(columns=of_radiomics)
+        if self.robustness is not None:
+            renamed["robustness"] = self.robustness.assign(feature=self.robustness["feature"].replace(of_radiomics))
         note = (f"{len(shared)} names are in several tables; there they carry the table's name.",) if shared else ()
         return replace(self, **renamed, warnings=(*self.warnings, *note))
 
@@ -169,6 +177,7 @@ def from_files(
     clinical: Path | None = None,
     reads: Path | None = None,
     repeats: Path | None = None,
+    robustness: Path | None = None,
 ) -> StudyTables:
     """Reads the tables of ``asdeg study``, joined on patient_id (and site, where a table has it as well).
 
@@ -208,6 +217,7 @@ def from_files(
         clinical=kept.get("clinical"),
         reads=kept.get("reads"),
         repeats=None if repeats is None else _repeats(repeats),
+        robustness=None if robustness is None else read_robustness(robustness),
         warnings=tuple(notes),
     )
 

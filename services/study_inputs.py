@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,10 +10,30 @@ import pandas as pd
 
 from feature_store.cohort_settings import CohortSettings
 from feature_store.cohorts import freeze_cohort
+from feature_store.errors import FeatureTableError
 from feature_store.store import FeatureStore
+from models.selection.robustness import checked
 from models.study_settings import StudySettings
 from models.study_tables import StudyTables, from_store
 from services.feature_sources import FeatureSources, feature_sources
+
+ARTEFACTS = "artefacts"
+
+
+def keep_table(store: FeatureStore, table: pd.DataFrame) -> str:
+    """Keep a robustness table among the artefacts, so that a run can be repeated from its settings; its hash."""
+    buffer = io.BytesIO()
+    checked(table).to_parquet(buffer, index=False)
+    return store.blobs.put_bytes(ARTEFACTS, buffer.getvalue())
+
+
+def read_table(store: FeatureStore, name: str) -> pd.DataFrame:
+    """A robustness table that was kept. Raises NotFound, FeatureTableError."""
+    content = store.blobs.read_bytes(ARTEFACTS, name)
+    try:
+        return checked(pd.read_parquet(io.BytesIO(content)))
+    except (ValueError, OSError) as error:
+        raise FeatureTableError("That artefact is no table.", action="Name a kept robustness table.") from error
 
 
 @dataclass(frozen=True)
@@ -24,13 +45,23 @@ class StudyInputs:
     cohort: str
     version: int
     sources: FeatureSources
+    robustness: str | None = None
+    """Content hash of a robustness table among the artefacts: the filter in front of selection."""
 
     @classmethod
-    def freeze(cls, store: FeatureStore, plan: CohortSettings, study: StudySettings) -> StudyInputs:
-        """Freeze the cohort now. Raises NotReady where the store has no features to read."""
+    def freeze(
+        cls, store: FeatureStore, plan: CohortSettings, study: StudySettings, robustness: str | None = None
+    ) -> StudyInputs:
+        """Freeze the cohort now.
+
+        Raises NotReady where the store has no features to read, NotFound and FeatureTableError for a robustness
+        table that is not there or is none.
+        """
+        if robustness is not None:
+            read_table(store, robustness)
         sources = feature_sources(store.snapshot(), plan)
         cohort = freeze_cohort(store, plan)
-        return cls(plan, study, cohort.name, cohort.version, sources)
+        return cls(plan, study, cohort.name, cohort.version, sources, robustness)
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> StudyInputs:
@@ -41,6 +72,7 @@ class StudyInputs:
             cohort=settings["cohort"],
             version=settings["version"],
             sources=FeatureSources(tuple(settings["radiomics"]), tuple(settings["encoders"])),
+            robustness=settings.get("robustness"),  # runs from before it existed have none
         )
 
     def settings(self) -> dict[str, Any]:
@@ -53,13 +85,18 @@ class StudyInputs:
             "radiomics": list(self.sources.radiomics),
             "encoders": list(self.sources.encoders),
             "feature_sets": [*self.sources.radiomics, *self.sources.encoders],
+            "robustness": self.robustness,
         }
 
     def tables(self, store: FeatureStore) -> StudyTables:
         """The cohort's tables, point in time, with the plan's sequences only."""
         radiomics, encoders = self.sources.radiomics, self.sources.encoders
         tables = from_store(store.snapshot(), self.cohort, radiomics, encoders, version=self.version)
-        return replace(tables, radiomics=self._of_plan(tables.radiomics), deep=self._of_plan(tables.deep))
+        table = None if self.robustness is None else read_table(store, self.robustness)
+        if table is not None:  # a sequence that the plan leaves out is no unknown feature
+            table = table[table["feature"].str.split(".").str[0].isin(self.plan.sequences)]
+        radiomics_table, deep = self._of_plan(tables.radiomics), self._of_plan(tables.deep)
+        return replace(tables, radiomics=radiomics_table, deep=deep, robustness=table)
 
     def _of_plan(self, table: pd.DataFrame | None) -> pd.DataFrame | None:
         if table is None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from infra.cli.command import command
 from infra.cli.session import Session
-from infra.cli.studies import SUMMARY_COLUMNS, summary
+from infra.cli.studies import (
+    SUMMARY_COLUMNS,
+    Icc,
+    MaxCv,
+    MinIcc,
+    RobustnessFile,
+    Unmeasured,
+    robustness_settings,
+    summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,11 +48,24 @@ def register(app: typer.Typer) -> None:
     command(app, "releases", example="asdeg releases")(releases)
 
 
-def select(session: Session, cohort: CohortFile = None, grid: Grid = None, seed: Seed = None) -> None:
+def select(
+    session: Session,
+    cohort: CohortFile = None,
+    grid: Grid = None,
+    seed: Seed = None,
+    robustness: RobustnessFile = None,
+    min_icc: MinIcc = None,
+    icc: Icc = None,
+    max_cv: MaxCv = None,
+    unmeasured: Unmeasured = None,
+) -> None:
     """Fit the selectors of Rad-sign and DL-sign on the cohort's training patients."""
     from services.selection.messages import SelectRequest
 
-    request = SelectRequest(cohort=_cohort(cohort), study=_study(session, grid, None, seed))
+    filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=robustness is not None)
+    study = _study(session, grid, None, seed, filters)
+    kept = _kept(session, robustness)
+    request = SelectRequest(cohort=_cohort(cohort), study=study, robustness=kept)
     handler = session.house().selection
     run_id = handler.begin(request)
     with session.progress("select") as progress:
@@ -60,12 +82,19 @@ def train(
     grid: Grid = None,
     permutations: Permutations = None,
     seed: Seed = None,
+    robustness: RobustnessFile = None,
+    min_icc: MinIcc = None,
+    icc: Icc = None,
+    max_cv: MaxCv = None,
+    unmeasured: Unmeasured = None,
 ) -> None:
     """Train the three signatures and write the report; nothing is released by it."""
     from services.training.messages import TrainRequest
 
-    study = _study(session, grid, permutations, seed)
-    request = TrainRequest(cohort=_cohort(cohort), study=study, selection_run=selection_run)
+    filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=robustness is not None)
+    study = _study(session, grid, permutations, seed, filters)
+    kept = _kept(session, robustness)
+    request = TrainRequest(cohort=_cohort(cohort), study=study, selection_run=selection_run, robustness=kept)
     handler = session.house().training
     run_id = handler.begin(request)
     with session.progress("train") as progress:
@@ -140,11 +169,23 @@ def _entries(session: Session, entries: Sequence[ReleaseEntry]) -> None:
     session.table("Releases", columns, rows)
 
 
-def _study(session: Session, grid: str | None, permutations: int | None, seed: int | None) -> StudySettings:
+def _study(
+    session: Session, grid: str | None, permutations: int | None, seed: int | None, filters: dict[str, Any]
+) -> StudySettings:
     from models.study_settings import StudySettings
 
     chosen = session.settings.but(grid=grid, permutations=permutations, seed=seed)
-    return StudySettings(seed=chosen.seed, grid=chosen.grid, permutations=chosen.permutations)
+    return StudySettings(seed=chosen.seed, grid=chosen.grid, permutations=chosen.permutations, **filters)
+
+
+def _kept(session: Session, robustness: Path | None) -> str | None:
+    """The robustness table among the store's artefacts, where the run's settings name it; its hash."""
+    if robustness is None:
+        return None
+    from models.selection.robustness import read_robustness
+    from services.study_inputs import keep_table
+
+    return keep_table(session.house().store, read_robustness(robustness))
 
 
 def _cohort(path: Path | None) -> CohortSettings:

@@ -7,9 +7,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from feature_store.errors import UsageError
 from infra.cli.command import command
 from infra.cli.session import Session
 
+RobustnessFile = Annotated[
+    Path | None, typer.Option("--robustness", help="From `asdeg robustness`: unstable features go before selection.")
+]
+MinIcc = Annotated[float | None, typer.Option(min=0, max=1, help="Lowest ICC that stays.  [default: 0.75]")]
+Icc = Annotated[
+    Literal["icc_2_1", "icc_3_1"] | None, typer.Option(help="Agreement or consistency.  [default: icc_2_1]")
+]
+MaxCv = Annotated[float | None, typer.Option(min=0, help="Highest CV that stays.  [default: no limit]")]
+Unmeasured = Annotated[
+    Literal["keep", "drop"] | None, typer.Option(help="Features the file says nothing of.  [default: keep]")
+]
 Table = Annotated[Path | None, typer.Option(help="CSV or Parquet, one row a patient, with patient_id.")]
 
 
@@ -27,6 +39,11 @@ def study(
     clinical: Table = None,
     reads: Annotated[Path | None, typer.Option(help="Surgeons' readings: patient_id, A, B, C.")] = None,
     repeats: Annotated[Path | None, typer.Option(help="Repeated segmentations, for the ICC filter.")] = None,
+    robustness: RobustnessFile = None,
+    min_icc: MinIcc = None,
+    icc: Icc = None,
+    max_cv: MaxCv = None,
+    unmeasured: Unmeasured = None,
     permutations: Annotated[int | None, typer.Option(min=0, help="Permuted-outcome runs.  [default: 20]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.  [default: 0]")] = None,
     grid: Annotated[Literal["quick", "standard"] | None, typer.Option(help="Grids.  [default: standard]")] = None,
@@ -42,9 +59,16 @@ def study(
     from models.study_settings import StudySettings
     from models.study_tables import from_files
 
-    chosen = StudySettings(seed=settings.seed, grid=settings.grid, permutations=settings.permutations)
+    filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=bool(repeats or robustness))
+    chosen = StudySettings(seed=settings.seed, grid=settings.grid, permutations=settings.permutations, **filters)
     tables = from_files(
-        radiomics=radiomics, deep=deep, clinical=clinical, outcome=outcome, reads=reads, repeats=repeats
+        radiomics=radiomics,
+        deep=deep,
+        clinical=clinical,
+        outcome=outcome,
+        reads=reads,
+        repeats=repeats,
+        robustness=robustness,
     )
     with session.progress("study") as progress:
         result = run_study(tables, chosen, progress)
@@ -62,6 +86,20 @@ def study(
         state = {True: "passed", False: "FAILED", None: "not judged (too few permuted runs)"}[check["passed"]]
         print(f"Leakage check {state}: mean AUC {check['permuted_auc_mean']:.3f} on permuted outcomes.")
     print(f"Report: {report}")
+
+
+def robustness_settings(
+    min_icc: float | None, icc: str | None, max_cv: float | None, unmeasured: str | None, *, anything: bool
+) -> dict[str, Any]:
+    """The filter's part of a study's settings. UsageError where there is nothing it could judge by."""
+    given = {"icc_cutoff": min_icc, "icc_form": icc, "max_cv": max_cv, "unmeasured": unmeasured}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if chosen and not anything:
+        raise UsageError(
+            "--min-icc, --icc, --max-cv and --unmeasured judge measured features.",
+            action="Give --robustness, which `asdeg robustness` writes.",
+        )
+    return chosen
 
 
 SUMMARY_COLUMNS = ("signature", "classifier", "features", "cohort", "n", "events", "auc", "interval")

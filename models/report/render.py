@@ -61,6 +61,8 @@ def _context(result: ReportableStudy) -> dict[str, Any]:
         "cards": [_card(kind, signatures[kind], choice is not None and choice.kind == kind) for kind in kinds],
         "baseline": tables.baseline(rows),
         "baseline_tests": tables.tests_used(rows),
+        "robustness": metrics.get("robustness") or {},
+        "robustness_rules": tables.robustness(metrics.get("robustness") or {}),
         "filters": tables.filters(data.get("filters", {})),
         "features": {kind: tables.features(signatures[kind].get("features", ())) for kind in kinds},
         "classifiers": {kind: tables.classifiers(table) for kind, table in metrics.get("classifiers", {}).items()},

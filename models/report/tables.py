@@ -166,6 +166,30 @@ def filters(steps: Mapping[str, Mapping[str, int]]) -> Table:
 _STEPS = {"f_test": "F-test", "pca": "PCA", "lasso": "LASSO"}
 
 
+def robustness(record: Mapping[str, Any]) -> Table:
+    """The filter in front of selection: a row a rule, with how many features it judged and took out."""
+    rows = []
+    for rule in record.get("rules", ()):
+        low, high = rule["n_subjects"]
+        limit = f"{'at most' if rule['measure'] == 'cv' else 'at least'} {rule['limit']:g}"
+        counts = [str(rule[name]) for name in ("judged", "failed", "without_value")]
+        size = f"{low} to {high}" if low != high else str(high)
+        patients = f"{size} ({', '.join(rule['patients'])})"
+        names = [_ROBUSTNESS.get(rule[name], rule[name]) for name in ("kind", "measure")]
+        rows.append([*names, limit, *counts, patients, str(rule["n_versions"])])
+    heads = ["Robust to", "Measure", "Must be", "Judged", "Left out", "Without a value", "Patients", "Versions"]
+    return Table(heads, rows, 2)
+
+
+_ROBUSTNESS = {
+    "readers": "another segmentation",
+    "perturbation": "small changes",
+    "icc_2_1": "ICC(2,1)",
+    "icc_3_1": "ICC(3,1)",
+    "cv": "CV within patients",
+}
+
+
 def clinical(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Odds ratios of the clinical variables."""
     texts = [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from feature_store.vocabulary import Partition
 from models import artefacts
 from models.protocol import recipe_for
 from models.selection.matrix import FeatureMatrix
+from models.selection.repeatability import robust_radiomics
 from services.runs import Progress, Run, RunHandler, RunStatus
 from services.selection.messages import SelectRequest
 from services.study_inputs import StudyInputs
@@ -22,13 +24,15 @@ class SelectionHandler(RunHandler):
 
     def begin(self, request: SelectRequest) -> str:
         """Freeze the cohort and record the run; the run's id. Raises NotReady, TooFewPatients, SettingsError."""
-        inputs = StudyInputs.freeze(self._store, request.cohort, request.study)
+        inputs = StudyInputs.freeze(self._store, request.cohort, request.study, request.robustness)
         return Run.begin(self._store, self.kind, inputs.cohort, inputs.version, inputs.settings()).status.run_id
 
     def _carry_out(self, run: Run, progress: Progress) -> RunStatus:
         inputs = StudyInputs.from_settings(run.status.settings)
         progress("reading features", 0.0)
         tables, _ = inputs.tables(self._store).in_order()
+        robust = robust_radiomics(tables, inputs.study.robustness_rule())
+        tables = replace(tables, radiomics=robust.table)
         rows = tables.rows(Partition.TRAINING.value)
         y = tables.outcome[rows]
         kept: dict[str, str] = {}
@@ -53,4 +57,5 @@ class SelectionHandler(RunHandler):
             }
         progress("done", 1.0)
         patients = {"training": len(rows), "events": int(y.sum())}
-        return run.finish(kept, {"selectors": found, "patients": patients})
+        filtered = {"robustness": robust.record} if robust.record is not None else {}
+        return run.finish(kept, {"selectors": found, "patients": patients, **filtered})

@@ -15,3 +15,6 @@ class SelectRequest(BaseModel):
 
     cohort: CohortSettings = CohortSettings(name="default")
     study: StudySettings = Field(default_factory=StudySettings)
+    robustness: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="content hash of a robustness table kept among the artefacts"
+    )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from feature_store.errors import NotReady
+from feature_store.errors import NotReady, UsageError
 from models import artefacts
 from models.artefacts import Artefact
 from models.study import run_study
@@ -18,7 +18,17 @@ from services.training.messages import TrainRequest
 ARTEFACTS = "artefacts"
 REPORT = "report/"
 """Files of the report are artefacts whose names begin so."""
-RECIPE = ("alpha", "correlation", "clip", "lambda_rule", "max_components", "icc_cutoff")
+RECIPE = (
+    "alpha",
+    "correlation",
+    "clip",
+    "lambda_rule",
+    "max_components",
+    "icc_cutoff",
+    "icc_form",
+    "max_cv",
+    "unmeasured",
+)
 """The settings of a study that a selection run decides."""
 
 
@@ -30,7 +40,8 @@ class TrainingHandler(RunHandler):
     def begin(self, request: TrainRequest) -> str:
         """Freeze the cohort (or take a selection run's) and record the run; the run's id.
 
-        Raises NotReady, TooFewPatients, SettingsError, NotFound (no such selection run).
+        Raises NotReady, TooFewPatients, SettingsError, FeatureTableError (the robustness table is none), NotFound
+        (no such selection run or table), UsageError (a robustness table beside a selection run, which has its own).
         """
         inputs = self._inputs(request)
         settings = {**inputs.settings(), "selection_run": request.selection_run}
@@ -56,7 +67,11 @@ class TrainingHandler(RunHandler):
 
     def _inputs(self, request: TrainRequest) -> StudyInputs:
         if request.selection_run is None:
-            return StudyInputs.freeze(self._store, request.cohort, request.study)
+            return StudyInputs.freeze(self._store, request.cohort, request.study, request.robustness)
+        if request.robustness is not None:
+            raise UsageError(
+                "A selection run brings its own filter.", action="Give the robustness table to the selection run."
+            )
         selection = read_run(self._store, request.selection_run)
         if selection.kind != "selection" or selection.state != "finished":
             raise NotReady("That is no finished selection run.", action="`asdeg runs` lists them.")

@@ -21,7 +21,11 @@ class TrainRequest(BaseModel):
     cohort: CohortSettings = CohortSettings(name="default")
     study: StudySettings = Field(default_factory=StudySettings)
     selection_run: str | None = Field(
-        None, description="a finished selection run: its cohort, feature sets and recipe are taken over"
+        None,
+        description="a finished selection run: its cohort, feature sets, robustness table and recipe are taken over",
+    )
+    robustness: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="content hash of a robustness table kept among the artefacts"
     )
 
 

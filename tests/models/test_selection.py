@@ -14,7 +14,8 @@ from models.selection.correlation import uncorrelated
 from models.selection.lasso import fit_lasso
 from models.selection.matrix import FeatureMatrix
 from models.selection.recipes import DeepRecipe, RadRecipe, f_test, principal_components
-from models.selection.repeatability import icc_2_1, repeatable
+from models.selection.repeatability import robust_radiomics
+from models.selection.robustness import RobustnessRule
 from models.selection.scaling import robust_scaling, usable_columns
 from tests.models.study_fixtures import small_tables
 
@@ -221,14 +222,6 @@ def test_permuting_keeps_each_groups_prevalence() -> None:
         assert permuted[groups == group].sum() == y[groups == group].sum()
 
 
-def test_icc_of_shrout_and_fleiss() -> None:
-    """Their table of six subjects and four judges: ICC(2,1) = 0.29."""
-    judged = np.array(
-        [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], dtype=float
-    )
-    assert icc_2_1(judged[:, :, None])[0] == pytest.approx(0.2898, abs=5e-4)
-
-
 def test_features_that_change_with_the_segmentation_are_left_out() -> None:
     study = small_tables(p=6)
     rng = np.random.default_rng(0)
@@ -239,7 +232,7 @@ def test_features_that_change_with_the_segmentation_are_left_out() -> None:
     ids = study.patients.iloc[rows]["patient_id"].to_numpy()
     again.insert(0, "patient_id", ids)
     again.insert(1, "segmentation", "reader_b")
-    kept, notes = repeatable(type(study)(study.patients, radiomics=study.radiomics, repeats=again), 0.75)
-    assert kept is not None
-    assert list(kept.columns) == list(study.radiomics.columns[:4])
-    assert "2 of 6" in notes[0]
+    found = robust_radiomics(type(study)(study.patients, radiomics=study.radiomics, repeats=again), RobustnessRule())
+    assert found.table is not None
+    assert list(found.table.columns) == list(study.radiomics.columns[:4])
+    assert "2 of 6" in found.notes[0]
