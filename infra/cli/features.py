@@ -25,20 +25,45 @@ def extract(
     rois: Annotated[Literal["all", "every"], typer.Option(help="Unions only, or every label as well.")] = "all",
     site: Annotated[list[str] | None, typer.Option(help="Only this site's cases; may be repeated.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    include_failed_quality: Annotated[
+        bool, typer.Option("--include-failed-quality", help="Extract what quality control failed, too.")
+    ] = False,
     ray_address: Annotated[str | None, typer.Option(help="A Ray cluster.  [default: in-process]")] = None,
+    cpus: Annotated[int | None, typer.Option(help="CPU cores to use.  [default: all]")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to use; 0: embeddings on CPUs.  [default: all]")] = None,
+    roi_time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="A step of one ROI is given up after so long.  [default: 900]"),
+    ] = None,
+    no_segment: Annotated[bool, typer.Option("--no-segment", help="Leave series without a mask as they are.")] = False,
 ) -> None:
-    """Compute the radiomics and embeddings that the store lacks. What is there already is left out."""
+    """Compute the radiomics and embeddings that the store lacks. What is there already is left out.
+
+    Regions that quality control failed are recorded with the reason and have no features.
+    An ROI that hangs or crashes is tried once more by itself, then recorded with its reason; the others go on.
+    A run that was stopped goes on where it was. A series without a mask gets one first where a trained U-Net for
+    its sequence did well enough on patients held out (`asdeg segmenters`).
+    """
+    from pipelines.extraction.limits import RoiLimits
     from pipelines.extraction.plan import ExtractionSettings
     from pipelines.extraction.run import extract as run
 
+    chosen = session.settings.but(num_cpus=cpus, num_gpus=gpus, roi_time_limit=roi_time_limit)
     house = session.house()
+    if not no_segment:
+        from infra.cli.segmentation import draw_missing
+
+        draw_missing(session, house.store, site)
     settings = ExtractionSettings(
         feature_set=feature_set,
         encoder=None if encoder == "none" else encoder,
         rois=rois,
         sites=tuple(site) if site else None,
         retry_failed=retry_failed,
-        cpus=session.settings.num_cpus,
+        include_failed_quality=include_failed_quality,
+        cpus=chosen.num_cpus,
+        gpus=chosen.num_gpus,
+        limits=RoiLimits(seconds=chosen.roi_time_limit, memory_gib=chosen.roi_memory_gb),
         ray_address=ray_address or session.settings.ray_address or None,
     )
     with session.progress("extract") as progress:
@@ -53,12 +78,22 @@ def extract(
         vars(report),
         f"{report.done} ROIs extracted, {report.left_out} were there already, {report.failed} failed.",
         *([f"Failures: {errors}"] if errors else []),
+        *([f"Tried once more alone, after their worker was lost: {report.alone}"] if report.alone else []),
         f"Cases: {', '.join(f'{count} {state}' for state, count in report.cases.items()) or 'none'}",
+        *(
+            [f"Seconds a worker spent: {_by_stage(report.stage_totals)}; {report.seconds:.1f} s in all"]
+            if report.stage_totals
+            else []
+        ),
     )
     if report.failed:
         raise ExtractionError(
             f"{report.failed} ROIs have no features.", action="`asdeg cases` lists the reasons of each case."
         )
+
+
+def _by_stage(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{stage} {total:.1f}" for stage, total in seconds.items())
 
 
 def radiomics(

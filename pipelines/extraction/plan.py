@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
@@ -14,6 +14,8 @@ from feature_store.schemas import CASES, ROIS, SERIES, TABLES
 from feature_store.snapshot import Snapshot
 from feature_store.vocabulary import ALL, RoiName
 from models.encoders import EncoderSettings
+from pipelines.extraction.limits import RoiLimits
+from pipelines.extraction.refused import REFUSED, QualityGate
 from pipelines.radiomics.feature_sets import FeatureSet, feature_set_for
 
 CaseKey = tuple[str, str, str]
@@ -40,12 +42,17 @@ class ExtractionSettings(BaseModel):
     sites: tuple[str, ...] | None = None
     retry_failed: bool = False
     """Whether an ROI that failed before, on the same image and mask, is tried again."""
+    include_failed_quality: bool = False
+    """Whether ROIs are extracted that quality control failed, by themselves or with their image."""
     batch_rows: int = Field(default=64, ge=1)
     """ROIs a push; a killed run loses at most these."""
     batch_seconds: float = Field(default=30.0, gt=0)
     """A push is made after this long even when it is smaller."""
     cpus: int | None = Field(default=None, ge=1)
     """CPU cores to use; None: all that the machine or cluster has."""
+    gpus: int | None = Field(default=None, ge=0)
+    """GPUs to use, an embedding actor each; None: all there are. With none, embeddings are computed on CPUs."""
+    limits: RoiLimits = RoiLimits()
     ray_address: str | None = None
     """Of a Ray cluster to run on; None: the one this process is connected to, else one of its own."""
 
@@ -110,16 +117,20 @@ class CaseTally:
 
 @dataclass(frozen=True)
 class ExtractionPlan:
-    """``left_out`` counts ROIs that lack nothing; ``cases`` says how far each case is before the run."""
+    """``left_out`` counts ROIs that lack nothing; ``cases`` says how far each case is before the run.
+
+    ``refused`` are ROIs that quality control failed, each with the reason that is to be recorded.
+    """
 
     series: list[SeriesJob]
     left_out: int
     cases: dict[CaseKey, CaseTally]
     feature_sets: dict[str, FeatureSet]
+    refused: list[tuple[RoiJob, str]] = field(default_factory=list)
 
     @property
     def total(self) -> int:
-        return sum(len(series.rois) for series in self.series)
+        return sum(len(series.rois) for series in self.series) + len(self.refused)
 
 
 def plan_extraction(
@@ -135,35 +146,45 @@ def plan_extraction(
         feature_sets = {s: feature_set_for(s, settings.feature_set) for s in {row["sequence"] for row in rows}}
     set_ids = {sequence: feature_set.id for sequence, feature_set in feature_sets.items()}
     encoder_ids = {row["sequence"]: encoder.id for row in rows} if encoder else {}
-    radiomics = _stored(snapshot, "radiomics", set_ids, settings)
-    embeddings = _stored(snapshot, "embeddings", encoder_ids, settings)
+    gate = QualityGate(snapshot, _sites(settings), settings.include_failed_quality)
+    refusals = {_source(row): why for row in rows if (why := gate.why(row))}
+    radiomics = _stored(snapshot, "radiomics", set_ids, settings, refusals)
+    embeddings = _stored(snapshot, "embeddings", encoder_ids, settings, refusals)
     cases: dict[CaseKey, CaseTally] = defaultdict(CaseTally)
     jobs: list[RoiJob] = []
+    refused: list[tuple[RoiJob, str]] = []
     for row in rows:
         source = _source(row)
         sequence = source.name.sequence
         lacking_set = None if source in radiomics else set_ids.get(sequence)
         lacking_encoder = None if source in embeddings else encoder_ids.get(sequence)
         if lacking_set is not None or lacking_encoder is not None:
-            jobs.append(RoiJob(source, tuple(row["labels"]), lacking_set, lacking_encoder))
+            job = RoiJob(source, tuple(row["labels"]), lacking_set, lacking_encoder)
+            if source in refusals:
+                refused.append((job, refusals[source]))
+            else:
+                jobs.append(job)
             cases[source.case].to_do += 1
         else:
             outcomes = [stored[source] for stored in (radiomics, embeddings) if source in stored]
             cases[source.case].add(source.name, outcomes)
-    series = [
+    used = {feature_set.id: feature_set for feature_set in feature_sets.values()}
+    left_out = len(rows) - len(jobs) - len(refused)
+    return ExtractionPlan(by_series(jobs), left_out, dict(cases), used, refused)
+
+
+def by_series(jobs: Iterable[RoiJob]) -> list[SeriesJob]:
+    """Jobs in the plan's order, put together where they follow each other and share an image."""
+    return [
         SeriesJob(image_hash, tuple(of_series))
         for (_, _, image_hash), of_series in groupby(
             jobs, key=lambda job: (job.source.case, job.source.name.sequence, job.source.image_hash)
         )
     ]
-    used = {feature_set.id: feature_set for feature_set in feature_sets.values()}
-    return ExtractionPlan(series, len(rows) - len(jobs), dict(cases), used)
 
 
 def _wanted_rois(snapshot: Snapshot, settings: ExtractionSettings) -> list[dict[str, Any]]:
-    where: dict[str, Any] = {}
-    if settings.sites is not None:
-        where["site"] = list(settings.sites)
+    where = _sites(settings)
     if settings.segmentations is not None:
         where["segmentation"] = list(settings.segmentations)
     columns = [*ROIS.key, "image_hash", "mask_hash", "labels"]
@@ -177,10 +198,21 @@ def _wanted_rois(snapshot: Snapshot, settings: ExtractionSettings) -> list[dict[
     return [row for row in rois if row["level"] == ALL or _structure(row) not in whole]
 
 
+def _sites(settings: ExtractionSettings) -> dict[str, Any]:
+    return {} if settings.sites is None else {"site": list(settings.sites)}
+
+
 def _stored(
-    snapshot: Snapshot, table: str, ids: Mapping[str, str], settings: ExtractionSettings
+    snapshot: Snapshot,
+    table: str,
+    ids: Mapping[str, str],
+    settings: ExtractionSettings,
+    refusals: Collection[RoiSource],
 ) -> dict[RoiSource, str]:
-    """Sources that have a row under their sequence's id, with the row's error (empty: it has values)."""
+    """Sources that have a row under their sequence's id, with the row's error (empty: it has values).
+
+    A refusal by quality control counts only as long as the ROI is refused.
+    """
     if not ids:
         return {}
     id_column = TABLES[table].key[-1]
@@ -189,7 +221,9 @@ def _stored(
     return {
         _source(row): row["error"] or ""
         for row in rows
-        if row[id_column] == ids.get(row["sequence"]) and not (settings.retry_failed and row["error"])
+        if row[id_column] == ids.get(row["sequence"])
+        and not (settings.retry_failed and row["error"])
+        and not ((row["error"] or "").startswith(REFUSED) and _source(row) not in refusals)
     }
 
 

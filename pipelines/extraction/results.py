@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from feature_store.errors import Conflict
 from feature_store.rows import RejectedRow
+from feature_store.schemas import TABLES
+from feature_store.snapshot import Snapshot
 from feature_store.software import software_version
 from feature_store.store import FeatureStore
 from pipelines.extraction.plan import CaseKey, ExtractionPlan, ExtractionSettings, RoiJob
@@ -44,7 +48,10 @@ class CaseStates(Protocol):
 class ExtractionReport:
     """ROIs that got all they lacked, ROIs that failed (with counts by error code), ROIs that lacked nothing.
 
-    ``seconds`` is wall time; ``stage_seconds`` what a worker spent on an ROI, by stage, on average.
+    ``seconds`` is wall time; ``stage_seconds`` what a worker spent on an ROI, by stage, on average, and
+    ``stage_totals`` in all: their sum over ``seconds`` is how many workers were busy at a time. ``alone``
+    counts ROIs that were lost with a worker and computed once more; ``machines`` the ROIs a stage has done
+    on each, by Ray's ids.
     """
 
     done: int
@@ -54,6 +61,9 @@ class ExtractionReport:
     cases: dict[str, int]
     seconds: float
     stage_seconds: dict[str, float]
+    stage_totals: dict[str, float] = field(default_factory=dict)
+    alone: int = 0
+    machines: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class Collector:
@@ -73,6 +83,7 @@ class Collector:
         self._control = control
         self._progress = progress or (lambda done, total: None)
         self._open = {job.source: job for series in plan.series for job in series.rois}
+        self._open |= {job.source: job for job, _ in plan.refused}
         self._waiting: list[tuple[RoiJob, dict[str, Any]]] = []
         self._pushed_at = monotonic()
         self._done = self._failed = 0
@@ -80,6 +91,8 @@ class Collector:
         self._states: Counter[str] = Counter()
         self._stage_s = dict.fromkeys(STAGES, 0.0)
         self._stage_n: Counter[str] = Counter()
+        self._machines: dict[str, Counter[str]] = {}
+        self.alone = 0
 
     @property
     def missing(self) -> list[RoiJob]:
@@ -123,12 +136,45 @@ class Collector:
                 tables.setdefault(table, []).append(stored)
                 places.setdefault(table, []).append(place)
                 outcomes[place][table] = stored["error"] or ""
-        receipt = self._store.push(tables, kind="features", source="extraction")
-        for refused in receipt.rejected:
+        if any(stored["error"] for rows in tables.values() for stored in rows):
+            refusals = self._push_with_failures(tables, places, outcomes)
+        else:
+            refusals = self._store.push(tables, kind="features", source="extraction").rejected
+        for refused in refusals:
             outcomes[places[refused.table][refused.row]][refused.table] = _refusal(refused)
         for (job, row), outcome in zip(finished, outcomes, strict=True):
             self._count(job, row, list(outcome.values()))
         self._settle(dict.fromkeys(job.source.case for job, _ in finished))
+
+    def _push_with_failures(
+        self, tables: dict[str, list[dict[str, Any]]], places: dict[str, list[int]], outcomes: list[dict[str, str]]
+    ) -> list[RejectedRow]:
+        """Push, but no failure over values: another run on this store may have got them meanwhile.
+
+        What was left out is taken from ``tables`` and ``places`` as well, and counts as having values.
+        """
+        while True:
+            before = self._store.snapshot()
+            guard: dict[str, dict[str, Any]] = {}
+            for table, rows in tables.items():
+                failed = [row for row in rows if row["error"]]
+                if not failed:
+                    continue
+                guard[table] = {c: sorted({row[c] for row in failed}) for c in ("site", "patient_id")}
+                have = _with_values(before, table, guard[table])
+                better = [bool(row["error"]) and _identity(table, row) in have for row in rows]
+                for place in compress(places[table], better):
+                    outcomes[place][table] = ""
+                worse = [not one for one in better]
+                places[table] = list(compress(places[table], worse))
+                tables[table] = list(compress(rows, worse))
+            try:
+                receipt = self._store.push(
+                    tables, kind="features", source="extraction", unless_changed=guard, since=before.sequence
+                )
+                return receipt.rejected
+            except Conflict:
+                continue  # what was changed is looked at again
 
     def report(self, seconds: float) -> ExtractionReport:
         """What has been counted so far."""
@@ -140,6 +186,9 @@ class Collector:
             cases=dict(self._states),
             seconds=seconds,
             stage_seconds={stage: self._stage_s[stage] / n for stage, n in self._stage_n.items()},
+            stage_totals={stage: self._stage_s[stage] for stage in self._stage_n},
+            alone=self.alone,
+            machines={machine: dict(stages) for machine, stages in self._machines.items()},
         )
 
     def _count(self, job: RoiJob, row: dict[str, Any], errors: list[str]) -> None:
@@ -154,6 +203,8 @@ class Collector:
             if row[f"{stage}_s"] > 0:
                 self._stage_s[stage] += row[f"{stage}_s"]
                 self._stage_n[stage] += 1
+                if row[f"{stage}_node"]:
+                    self._machines.setdefault(row[f"{stage}_node"], Counter())[stage] += 1
 
     def _settle(self, cases: Iterable[CaseKey]) -> None:
         """Bring cases with nothing left to do to their state."""
@@ -183,6 +234,17 @@ def _stored_rows(job: RoiJob, row: dict[str, Any]) -> Iterable[tuple[str, dict[s
         values = np.frombuffer(row["embedding"], dtype=np.float32).tolist() if row["embedding"] else None
         error = row["embedding_error"] or None
         yield "embeddings", {**common, "encoder": job.encoder, "values": values, "error": error}
+
+
+def _identity(table: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in (*TABLES[table].key, "image_hash", "mask_hash"))
+
+
+def _with_values(snapshot: Snapshot, table: str, where: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    """Key and source of the latest rows that hold values."""
+    columns = [*TABLES[table].key, "image_hash", "mask_hash", "error"]
+    rows = snapshot.table(table, columns=columns, where=where).to_pylist()
+    return {_identity(table, row) for row in rows if not row["error"]}
 
 
 def _refusal(refused: RejectedRow) -> str:

@@ -2,14 +2,15 @@
 
 A row between them has the same plain columns from the first step to the last (see :func:`_blank`), so that
 blocks of different ROIs always fit together. What goes wrong is caught here, ROI by ROI, and travels in
-an error column: one broken image or region never stops the others.
+an error column: one broken image or region never stops the others. What brings the process down (a hang, a
+crash) takes the ROIs in it along; they are computed again in :mod:`pipelines.extraction.alone`.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
@@ -19,18 +20,21 @@ import pyarrow as pa
 import SimpleITK as sitk
 
 from feature_store.blobs import Blobs
-from feature_store.errors import AsdegError, BlobCorrupt, ExtractionError, GridMismatch
+from feature_store.errors import AsdegError, ExtractionError, GridMismatch
 from feature_store.store import FeatureStore
 from models.encoders import EncoderSettings
 from pipelines.cases.rois import roi_mask
 from pipelines.embedding.embedder import Embedder, roi_cube
 from pipelines.embedding.registry import load_weights
+from pipelines.extraction.limits import RoiLimits
 from pipelines.extraction.plan import RoiJob, SeriesJob
-from pipelines.imaging.images import content_hash, read_canonical
-from pipelines.radiomics.crop import crop_roi
+from pipelines.imaging.images import read_canonical
+from pipelines.radiomics.crop import bounding_box
 from pipelines.radiomics.extractor import RadiomicsExtractor
 from pipelines.radiomics.feature_sets import FeatureSet
-from pipelines.radiomics.preprocessing import preprocess, preprocess_mask
+from pipelines.radiomics.preprocessing import preprocess_mask
+from pipelines.radiomics.series import RadiomicsSeries
+from pipelines.radiomics.texture.laplacian import Box
 
 Row = dict[str, Any]
 
@@ -45,16 +49,29 @@ class WorkerConfig:
     checkpoint_hash: str = ""
     device: str = "cpu"
     threads: int = 1
+    limits: RoiLimits = field(default_factory=RoiLimits)
 
 
-def why(error: Exception) -> str:
+def why(error: BaseException) -> str:
     """``Code: message`` for the store; of an error that is not ours only its type, never its text."""
+    if _of_memory(error):
+        return f"{ExtractionError.__name__}: ran out of memory."
     if isinstance(error, AsdegError):
         return f"{error.code}: {error.message}"
     return f"{ExtractionError.__name__}: stopped by {type(error).__name__}."
 
 
-def _blank(job: RoiJob) -> Row:
+def _of_memory(error: BaseException | None) -> bool:
+    """Whether a refused allocation is at the bottom; ITK and torch say so in a RuntimeError's text."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocat" in str(error).lower()):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def blank_row(job: RoiJob) -> Row:
+    """The row of an ROI of which nothing is computed yet."""
     return {
         "job": pickle.dumps(job),
         "crop": b"",  # a pickled RoiCrop
@@ -63,19 +80,31 @@ def _blank(job: RoiJob) -> Row:
         "embedding": b"",  # float32
         "radiomics_error": "",
         "embedding_error": "",
-        "read_s": 0.0,
+        "read_s": 0.0,  # seconds a worker spent, by stage
         "radiomics_s": 0.0,
         "embedding_s": 0.0,
+        "read_node": "",  # Ray's id of the machine it was on, by stage
+        "radiomics_node": "",
+        "embedding_node": "",
     }
 
 
 def lost_row(job: RoiJob) -> Row:
-    """The row of an ROI whose worker process died, among others and alone."""
+    """The row of an ROI that was lost among others and alone, each time with its worker."""
     error = why(ExtractionError("its worker process died."))
     return {
-        **_blank(job),
+        **blank_row(job),
         "radiomics_error": error if job.feature_set is not None else "",
         "embedding_error": error if job.encoder is not None else "",
+    }
+
+
+def refused_row(job: RoiJob, reason: str) -> Row:
+    """The row of an ROI that quality control failed: nothing is computed."""
+    return {
+        **blank_row(job),
+        "radiomics_error": reason if job.feature_set is not None else "",
+        "embedding_error": reason if job.encoder is not None else "",
     }
 
 
@@ -93,23 +122,34 @@ def read_series(row: Row, config: WorkerConfig) -> Iterator[Row]:
     """
     series: SeriesJob = pickle.loads(row["series"])
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(config.threads)
-    start = perf_counter()
     reader = _SeriesReader(series, config)
     for job in series.rois:
-        out = _blank(job)
-        if job.feature_set is not None:
-            try:
-                out["crop"] = reader.crop(job)
-            except Exception as error:
-                out["radiomics_error"] = why(error)
-        if job.encoder is not None:
-            try:
-                out["cube"] = reader.cube(job)
-            except Exception as error:
-                out["embedding_error"] = why(error)
-        out["read_s"] = perf_counter() - start
-        yield out
-        start = perf_counter()
+        with config.limits.held():
+            out = _cut(job, reader)
+        yield out  # outside of the limits: here it may wait until there is room for what comes
+
+
+def _cut(job: RoiJob, reader: _SeriesReader) -> Row:
+    start = perf_counter()
+    out = blank_row(job)
+    if job.feature_set is not None:
+        try:
+            out["crop"] = reader.crop(job)
+        except Exception as error:
+            out["radiomics_error"] = why(error)
+    if job.encoder is not None:
+        try:
+            out["cube"] = reader.cube(job)
+        except Exception as error:
+            out["embedding_error"] = why(error)
+    return {**out, "read_s": perf_counter() - start, "read_node": _node()}
+
+
+def _node() -> str:
+    """Ray's id of the machine this runs on; empty outside of Ray."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
 class _SeriesReader:
@@ -123,11 +163,20 @@ class _SeriesReader:
     def crop(self, job: RoiJob) -> bytes:
         assert job.feature_set is not None
         settings = self._config.feature_sets[job.feature_set]
-        image, spacing = self._once("preprocessed", job.feature_set, lambda: self._preprocessed(settings))
+        series = self._once("series", job.feature_set, lambda: RadiomicsSeries.of(self._image(), settings))
         mask = self._once(
             "grid", job.feature_set, job.source.mask_hash, lambda: preprocess_mask(self._mask(job), settings)
         )
-        return pickle.dumps(crop_roi(image, roi_mask(mask, job.labels), spacing=spacing))
+        around = None
+        if settings.log_sigma:
+            around = self._once("field", job.feature_set, job.source.mask_hash, lambda: self._field(job, mask))
+        return pickle.dumps(series.crop(roi_mask(mask, job.labels), around))
+
+    def _field(self, job: RoiJob, mask: sitk.Image) -> Box:
+        """The box around every ROI that this mask gives: filters that see the whole series run once for them."""
+        same = [roi for roi in self._series.rois if roi.source.mask_hash == job.source.mask_hash]
+        z, y, x = bounding_box(roi_mask(mask, sorted({label for roi in same for label in roi.labels})))
+        return z, y, x
 
     def cube(self, job: RoiJob) -> bytes:
         assert self._config.encoder is not None
@@ -143,15 +192,8 @@ class _SeriesReader:
             raise GridMismatch("the stored mask has another size than its image.", action="Ingest the case again.")
         return mask
 
-    def _preprocessed(self, settings: FeatureSet) -> tuple[np.ndarray, tuple[float, ...]]:
-        image = preprocess(self._image(), settings)
-        return sitk.GetArrayFromImage(image), image.GetSpacing()
-
     def _read(self, kind: str, name: str) -> sitk.Image:
-        image = read_canonical(_blobs(self._config.store_uri).local_path(kind, name))
-        if content_hash(image) != name:
-            raise BlobCorrupt(f"a blob of {kind} no longer has its hash.", action="Restore it, or ingest again.")
-        return image
+        return read_canonical(_blobs(self._config.store_uri).local_path(kind, name), name)
 
     def _once(self, *key_and_make: Any) -> Any:
         """The value of ``make`` under ``key``; a failure is kept as well, so that it is not tried per ROI."""
@@ -174,6 +216,7 @@ class RadiomicsStep:
     def __init__(self, config: WorkerConfig) -> None:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(config.threads)
         self._extractors = {id_: RadiomicsExtractor(settings) for id_, settings in config.feature_sets.items()}
+        self._limits = config.limits
 
     def __call__(self, row: Row) -> Row:
         if not row["crop"]:
@@ -181,12 +224,12 @@ class RadiomicsStep:
         start = perf_counter()
         done = {**row, "crop": b""}
         try:
-            feature_set = pickle.loads(row["job"]).feature_set
-            done["values"] = self._extractors[feature_set].extract_from_crop(pickle.loads(row["crop"])).tobytes()
+            with self._limits.held():
+                feature_set = pickle.loads(row["job"]).feature_set
+                done["values"] = self._extractors[feature_set].extract_from_crop(pickle.loads(row["crop"])).tobytes()
         except Exception as error:
             done["radiomics_error"] = why(error)
-        done["radiomics_s"] = perf_counter() - start
-        return done
+        return {**done, "radiomics_s": perf_counter() - start, "radiomics_node": _node()}
 
 
 # --- embedding ---------------------------------------------------------------------------------
@@ -198,7 +241,8 @@ class EmbeddingStep:
 
         assert config.encoder is not None
         torch.set_num_threads(config.threads)
-        self._edge = config.encoder.input_size
+        self._limits = config.limits
+        self._on_gpu = config.device != "cpu"
         weights = load_weights(_blobs(config.store_uri), config.checkpoint_hash)
         self._embedder = Embedder(config.encoder, weights, config.device)
 
@@ -206,17 +250,41 @@ class EmbeddingStep:
         rows = table.to_pylist()
         waiting = [row for row in rows if row["cube"]]
         start = perf_counter()
-        try:
-            cubes = np.stack([self._cube(row) for row in waiting]) if waiting else np.empty((0, 0))
-            for row, vector in zip(waiting, self._embedder.embed(cubes), strict=True):
-                row["embedding"] = vector.tobytes()
-        except Exception as error:
-            for row in waiting:
-                row["embedding_error"] = why(error)
+        self._embed(waiting)
         for row in waiting:
             row["cube"] = b""
             row["embedding_s"] = (perf_counter() - start) / len(waiting)
+            row["embedding_node"] = _node()
         return pa.Table.from_pylist(rows, schema=table.schema)
 
+    def _embed(self, rows: list[Row]) -> None:
+        """Embed the rows' cubes together; where that fails, each by itself, so that one costs no other its values."""
+        if not rows:
+            return
+        try:
+            with self._limits.held(len(rows), memory=not self._on_gpu):
+                vectors = self._embedder.embed(np.stack([self._cube(row) for row in rows]))
+        except Exception as error:
+            if len(rows) == 1:
+                rows[0]["embedding_error"] = why(error)
+                return
+            for row in rows:
+                self._embed([row])
+        else:
+            for row, vector in zip(rows, vectors, strict=True):
+                row["embedding"] = vector.tobytes()
+
     def _cube(self, row: Row) -> np.ndarray:
-        return np.frombuffer(row["cube"], dtype=np.float32).reshape((self._edge,) * 3)
+        return np.frombuffer(row["cube"], dtype=np.float32).reshape((self._embedder.settings.input_size,) * 3)
+
+
+# --- all three, for one ROI --------------------------------------------------------------------
+def compute(job: RoiJob, config: WorkerConfig) -> Row:
+    """All steps of one ROI in this process -> its finished row."""
+    series = SeriesJob(job.source.image_hash, (job,))
+    (row,) = read_series({"series": pickle.dumps(series)}, config)
+    if job.feature_set is not None:
+        row = RadiomicsStep(config)(row)
+    if job.encoder is not None:
+        (row,) = EmbeddingStep(config)(pa.Table.from_pylist([row])).to_pylist()
+    return row
