@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from infra.cli.command import command
 from infra.cli.session import Session
 
 if TYPE_CHECKING:
+    from feature_store.store import FeatureStore
     from pipelines.segmentation.training import TrainedSegmenter
 
 TRAIN_EXAMPLE = "asdeg segmenter train --sequence ct --structures vertebral_body"
@@ -125,6 +127,20 @@ def train(
     with session.progress("train") as progress:
         done = train_segmenter(house.store, recipe, drawn, work, source=source, progress=progress)
     session.result({**vars(done), "work": str(work)}, *_lines(done, work))
+
+
+def draw_missing(session: Session, store: FeatureStore, sites: Sequence[str] | None) -> None:
+    """Masks for the store's series that have none; says what was drawn, and what was not and why."""
+    from pipelines.segmentation.missing import segment_missing
+
+    with session.progress("segment") as progress:
+        report = segment_missing(store, sites=sites or None, progress=progress)
+    for segmenter, count in report.drawn.items():
+        session.note(f"{count} series without a mask were drawn by {segmenter}; `rois.segmenter` says which.")
+    for sequence, count in report.without.items():
+        session.note(f"{count} {sequence} series have no mask, and no U-Net of the store is fit to draw it.")
+    for reason, count in report.failed.items():
+        session.note(f"{count} series could not be segmented: {reason}")
 
 
 def _lines(done: TrainedSegmenter, work: Path) -> list[str]:
