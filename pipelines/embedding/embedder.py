@@ -29,7 +29,7 @@ def roi_cube(image: sitk.Image, mask: np.ndarray, settings: EncoderSettings) -> 
     """
     box = image[_box(mask, image.GetSpacing(), settings.margin_mm)]
     voxels = sitk.GetArrayFromImage(sitk.DICOMOrient(box, settings.orientation))
-    cube = _resized(voxels.astype(np.float32), settings.input_size)
+    cube = resized(voxels.astype(np.float32), settings.input_size)
     mean, sd = float(cube.mean(dtype=np.float64)), float(cube.std(dtype=np.float64))
     if not sd > 1e-6 * max(abs(mean), 1.0):
         raise ExtractionError(
@@ -52,7 +52,7 @@ def _box(mask: np.ndarray, spacing: tuple[float, ...], margin_mm: float) -> tupl
     return slices[0], slices[1], slices[2]
 
 
-def _resized(voxels: np.ndarray, edge: int) -> np.ndarray:
+def resized(voxels: np.ndarray, edge: int) -> np.ndarray:
     """Linear interpolation along one axis after the other: multiply and add, the same bits on any machine."""
     for axis in range(3):
         size = voxels.shape[axis]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_store.blobs import Blobs
 from feature_store.errors import BlobCorrupt, NotFound
+from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
 from models.encoders import ARCHITECTURE_DIMENSIONS, EncoderSettings, InflationSettings, encoder_row, named_encoder
 
@@ -104,6 +106,80 @@ def register_checkpoint_file(
         derived=file.derived,
     )
     return settings
+
+
+@dataclass(frozen=True)
+class KnownEncoder:
+    """A registered encoder, and whom it has seen."""
+
+    settings: EncoderSettings
+    checkpoint_hash: str
+    outcomes_seen: bool
+    patients_seen: frozenset[str]
+    outcomes_of: frozenset[str] | None
+
+    @property
+    def tuned_on(self) -> frozenset[str]:
+        """Whose outcomes may have been used."""
+        if not self.outcomes_seen:
+            return frozenset()
+        return self.patients_seen if self.outcomes_of is None else self.outcomes_of
+
+
+def known_encoder(snapshot: Snapshot, id_: str) -> KnownEncoder:
+    """Raises NotFound."""
+    rows = snapshot.table("encoders", where={"encoder": id_}).to_pylist()
+    if not rows:
+        raise NotFound(f"there is no encoder {id_!r}.", action="`asdeg encoders` lists them.")
+    row = rows[0]
+    return KnownEncoder(
+        EncoderSettings.from_canonical(row["settings"]),
+        row["checkpoint_hash"],
+        row["outcomes_seen"],
+        frozenset(row["patients_seen"] or ()),
+        None if row["outcomes_of"] is None else frozenset(row["outcomes_of"]),
+    )
+
+
+def keep_trained(
+    store: FeatureStore,
+    cut: EncoderSettings,
+    state: Mapping[str, Any],
+    start: KnownEncoder | None,
+    *,
+    origin: str,
+    patients: Iterable[str],
+    outcomes_of: Iterable[str] = (),
+    derived: Mapping[str, Any],
+    loss_name: str,
+) -> str:
+    """Register the weights of a training's final state, with its learning curve beside them; the encoder's id.
+
+    ``cut`` says how cubes were cut; ``start`` is what the training began from: whom that has seen, this has.
+    """
+    from models.checkpoints import dump
+    from models.learning.curve import curve_figure, curve_lines
+
+    checkpoint = store.blobs.put_bytes(ARTEFACTS, dump(state["weights"]))
+    settings = cut.model_copy(update={"checkpoint": checkpoint})
+    tuned = {*outcomes_of, *(start.tuned_on if start is not None else ())}
+    outcomes_seen = bool(tuned) or (start is not None and start.outcomes_seen)
+    register_encoder(
+        store,
+        settings,
+        origin=origin,
+        outcomes_seen=outcomes_seen,
+        patients_seen=sorted({*patients, *(start.patients_seen if start is not None else ())}),
+        outcomes_of=sorted(tuned) if outcomes_seen else None,
+        derived={
+            **derived,
+            "started_from": None if start is None else start.settings.id,
+            "steps": int(state["step"]),
+            "curve": store.blobs.put_bytes(ARTEFACTS, curve_lines(state["curve"])),
+            "figure": store.blobs.put_bytes(ARTEFACTS, curve_figure(state["curve"], loss_name)),
+        },
+    )
+    return settings.id
 
 
 def load_weights(blobs: Blobs, checkpoint_hash: str) -> Weights:
