@@ -116,7 +116,10 @@ def roi_mask(mask: sitk.Image, labels: Iterable[int]) -> np.ndarray:
     voxels = sitk.GetArrayViewFromImage(mask)
     wanted = np.zeros(int(voxels.max()) + 1, dtype=bool)
     wanted[[number for number in labels if number < wanted.size]] = True
-    return wanted[voxels]
+    inside = np.empty(voxels.shape, dtype=bool)
+    for part, slice_ in zip(inside, voxels, strict=True):
+        part[...] = wanted[slice_]  # slice by slice: NumPy indexes with 64 bits a voxel
+    return inside
 
 
 _Groups = dict[tuple[str, str, str], tuple[int, ...]]
