@@ -36,17 +36,15 @@ def label_maps(
 
 
 def _row(name: str) -> dict[str, object]:
-    from feature_store.vocabulary import UNKNOWN
     from pipelines.cases.label_map import shipped_label_map
 
     found = shipped_label_map(name)
-    labels = found.labels.values()
     return {
         "name": found.name,
         "id": found.id,
         "labels": len(found.labels),
         "left_alone": len(found.also),
-        "structures": sorted({label.structure for label in labels}),
-        "levels": "yes" if any(label.level != UNKNOWN for label in labels) else "unknown",
+        "structures": sorted({label.structure for label in found.labels.values()}),
+        "levels": "yes" if found.tells_levels else "unknown",
         "note": found.note,
     }

@@ -19,7 +19,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from feature_store.errors import LabelMapError
-from feature_store.vocabulary import STRUCTURES, StructureKind
+from feature_store.vocabulary import STRUCTURES, UNKNOWN, StructureKind
 from pipelines.cases.broken_rules import broken_rule, key_path
 from pipelines.cases.label_meaning import LabelMeaning, LabelNumber, Strict
 from pipelines.cases.rois import LabelName
@@ -78,6 +78,11 @@ class LabelMap(Strict):
         """Name and eight hex digits over what the labels mean; the note does not count."""
         meaning = self.model_dump(mode="json", exclude={"name", "note"})
         return f"{self.name}-{hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:8]}"
+
+    @property
+    def tells_levels(self) -> bool:
+        """Whether any label has a level; numbers that are only counted, or stand for all at once, tell none."""
+        return any(label.level != UNKNOWN for label in self.labels.values())
 
     def own_name(self, number: int) -> str:
         """The numbering's own word for a label, or the number where it has none."""

@@ -42,7 +42,10 @@ def find_masks(
     dataset: BidsDataset, subject: str, images: Sequence[BidsImage], session: str | None, maps: Sequence[MapChoice],
     notes: list[str],
 ) -> tuple[list[BidsMask], list[InputError]]:  # fmt: skip
-    """Masks under derivatives that can be used, in the order of their paths, and an error for each that cannot."""
+    """Masks under derivatives that can be used, and an error for each that cannot.
+
+    Masks whose map tells levels go first: of two that draw the same structure, the first has it.
+    """
     masks: list[BidsMask] = []
     errors: list[InputError] = []
     elsewhere = 0
@@ -68,6 +71,7 @@ def find_masks(
             errors.append(error)
     if elsewhere:
         notes.append(f"{elsewhere} masks of other sessions are left alone")
+    masks.sort(key=lambda mask: not mask.label_map.tells_levels)  # stable: else in the order of their paths
     named, unclear = _segmentations(dataset, masks)
     return named, errors + unclear
 
