@@ -46,7 +46,7 @@ def quality(
     if session.as_json:
         session.json({"verdicts": rows, "overlays": written} if overlays is not None else rows)
         return
-    shown = [{**row, "region": row["roi"] or "image"} for row in rows]
+    shown = [{**row, "region": row["roi"] or "image", "reasons": "\n".join(row["reasons"])} for row in rows]
     columns = ("case_id", "sequence", "segmentation", "region", "verdict", "reasons")
     session.table("Quality", columns if case is None else columns[1:], shown)
     for path in written:
