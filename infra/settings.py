@@ -44,6 +44,9 @@ class Settings(BaseModel):
 
     # the services
     num_cpus: int | None = Field(None, ge=1, description="CPUs Ray may use in-process; empty: all")
+    num_gpus: int | None = Field(None, ge=0, description="GPUs extraction may use; empty: all there are")
+    roi_time_limit: float = Field(900.0, gt=0, description="seconds a step of one ROI may take before it is given up")
+    roi_memory_gb: float = Field(8.0, gt=0, description="memory a step of one ROI may take in its worker, in GiB")
     scoring_replicas: int = Field(1, ge=1, description="processes that answer scores")
     ingest_replicas: int = Field(1, ge=1, description="processes that take cases in")
     score_flush_seconds: float = Field(5.0, gt=0, description="kept answers reach the table at least this often")

@@ -44,7 +44,7 @@ def prepare_environment(*, local: bool) -> None:
 
 
 @contextmanager
-def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[RayResources]:
+def ray_session(address: str | None = None, cpus: int | None = None, gpus: int | None = None) -> Iterator[RayResources]:
     """Use Ray as the process is connected; else connect to ``address``; else start one on this machine.
 
     One started here listens on the loopback only, has no dashboard, and ends with the block. Workers of a
@@ -61,6 +61,7 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
             with _native_stderr_closed():
                 ray.init(
                     num_cpus=cpus or len(os.sched_getaffinity(0)),
+                    num_gpus=gpus,
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
@@ -70,7 +71,8 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
     try:
         found = ray.cluster_resources()
         have = max(1, int(found.get("CPU", 1)))
-        yield RayResources(cpus=min(have, cpus or have), gpus=int(found.get("GPU", 0)))
+        have_gpus = int(found.get("GPU", 0))
+        yield RayResources(cpus=min(have, cpus or have), gpus=have_gpus if gpus is None else min(have_gpus, gpus))
     finally:
         if ours:
             ray.shutdown()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from pydantic import Field
 
 from feature_store.store import FeatureStore
 from pipelines.imaging.images import content_hash, write_canonical
@@ -83,13 +87,56 @@ def add_series(
     return hashes["image_hash"]
 
 
-class DeadlySettings(FeatureSet):
-    """A feature set that takes its worker process down when it is computed (workers import this module)."""
+class PoisonedSettings(FeatureSet):
+    """A feature set that does harm in the process that reads with it, or computes it, and not in the driver.
+
+    Workers import this module. The harm is done when the stage looks at the setting that it needs.
+    """
+
+    poison: str
+    stage: str = "radiomics"
+    driver: int = Field(default_factory=os.getpid)
 
     def __getattribute__(self, name: str) -> Any:
-        if name == "classes":
-            import ray
-
-            if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
-                os._exit(1)
+        looked_at = {"classes": "radiomics", "normalize": "read"}.get(name)
+        if looked_at and looked_at == super().__getattribute__("stage"):
+            poison, driver = super().__getattribute__("poison"), super().__getattribute__("driver")
+            if os.getpid() != driver:
+                harm(poison)
         return super().__getattribute__(name)
+
+
+def harm(poison: str) -> None:
+    match poison:
+        case "sleep":
+            time.sleep(10**6)
+        case "native":  # in C, with the interpreter's lock: no other thread of the process ever runs again
+            ctypes.PyDLL(None).pause()
+        case "spin":  # in C, with the lock, at full speed
+            re.match(r"(a+)+$", "a" * 64 + "b")
+        case "abort":
+            os.abort()
+        case "segfault":
+            ctypes.string_at(0)
+        case "memory":
+            np.ones(2**37)
+        case "slow":
+            time.sleep(0.3)
+
+
+def radiomics_of(store: FeatureStore) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Rows by patient, sequence and level."""
+    return rows_of(store, "radiomics")
+
+
+def rows_of(store: FeatureStore, table: str) -> dict[tuple[str, ...], dict[str, Any]]:
+    rows = store.snapshot().table(table).to_pylist()
+    return {(row["patient_id"], row["sequence"], row["level"]): row for row in rows}
+
+
+def same_values(store: FeatureStore, other: FeatureStore, table: str = "radiomics") -> bool:
+    """Whether both hold the same ROIs with bit-identical values."""
+    here, there = rows_of(store, table), rows_of(other, table)
+    assert here.keys() == there.keys()
+    assert all(row["values"] for row in there.values())
+    return all(np.array(here[key]["values"]).tobytes() == np.array(there[key]["values"]).tobytes() for key in there)

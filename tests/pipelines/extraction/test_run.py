@@ -19,14 +19,13 @@ from models.checkpoints import random_weights
 from models.encoders import EncoderSettings, named_encoder
 from pipelines.embedding.embedder import Embedder, roi_cube
 from pipelines.embedding.registry import load_weights, register_checkpoint_file, register_encoder, resolve_encoder
-from pipelines.extraction import plan as extraction_plan
 from pipelines.extraction.plan import ExtractionSettings
 from pipelines.extraction.run import extract
 from pipelines.radiomics.extractor import RadiomicsExtractor
-from pipelines.radiomics.feature_sets import STUDY_CT, STUDY_MR, feature_set_for
+from pipelines.radiomics.feature_sets import STUDY_CT, STUDY_MR
 from pipelines.radiomics.preprocessing import preprocess
 from pipelines.ray_session import ray_session
-from tests.pipelines.extraction.extraction_store import BODIES, DeadlySettings, add_series, make_image, make_mask
+from tests.pipelines.extraction.extraction_store import BODIES, add_series, make_image, make_mask
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 RADIOMICS_ONLY = ExtractionSettings(encoder=None)
@@ -136,23 +135,6 @@ def test_a_broken_image_is_recorded_and_the_rest_is_done(ray_running, store, tmp
     assert all(row["values"] for row in _table(store, "radiomics").values())
     state = control.case("case-a-p1", "a")
     assert (state.state, state.reasons) == ("extracted", ())
-
-
-def test_an_roi_that_kills_its_worker_is_recorded_and_the_rest_is_done(ray_running, store, monkeypatch):
-    deadly = DeadlySettings(name="deadly")
-    monkeypatch.setattr(
-        extraction_plan,
-        "feature_set_for",
-        lambda sequence, override: deadly if sequence == "t1_sag" else feature_set_for(sequence, override),
-    )
-    for number in range(3):
-        add_series(store, f"p{number}", "t2_sag", seed=number)
-    add_series(store, "p1", "t1_sag", seed=9)
-    report = extract(store, RADIOMICS_ONLY)
-    assert (report.done, report.failed) == (3, 1)
-    rows = _table(store, "radiomics")
-    assert rows["a", "p1", "t1_sag", "all"]["error"] == "ExtractionError: its worker process died."
-    assert all(rows["a", f"p{number}", "t2_sag", "all"]["values"] for number in range(3))
 
 
 # --- killed in the middle ----------------------------------------------------------------------
