@@ -25,6 +25,7 @@ from scipy.interpolate import BSpline
 from feature_store.errors import ExtractionError, RoiTooSmall
 from pipelines.cases.rois import MIN_ROI_DIMENSIONS, MIN_ROI_VOXELS
 from pipelines.radiomics.crop import WAVELET_MARGIN, bounding_box
+from pipelines.radiomics.preprocessing import UNCHANGED, Rescaling
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -83,7 +84,8 @@ class RoiVersions:
 
     ``image`` (z, y, x) is preprocessed, ``mask`` its ROI, ``spacing`` x, y, z in mm, ``sigma`` the noise level
     of the whole image. ``name`` tells ROIs apart: each gets noise and contours of its own, the same in every
-    run. ``filter_mm``: how far beyond the ROI the image filters look.
+    run. ``filter_mm``: how far beyond the ROI the image filters look. ``rescale``: a z-score that ``image`` still
+    lacks, as :class:`pipelines.radiomics.series.RadiomicsSeries` takes it; ``sigma`` is of the image after it.
 
     Everything happens in a block around the ROI that ends at the image's border, so a changed ROI never leaves
     the image. Within three voxels of that border the wavelet wraps around the block and not around the
@@ -100,6 +102,7 @@ class RoiVersions:
         name: str,
         sigma: float,
         filter_mm: float = 0.0,
+        rescale: Rescaling = UNCHANGED,
     ) -> None:
         self._settings = settings
         self._sigma = sigma
@@ -112,6 +115,9 @@ class RoiVersions:
             for (low, high), size, more in zip(bounding_box(mask), image.shape, margin, strict=True)
         )
         self._image = np.ascontiguousarray(image[box])
+        if rescale != UNCHANGED:
+            a, b, c = rescale
+            self._image = ((self._image.astype(np.float64) + a) * b) * c
         self._mask = np.ascontiguousarray(mask[box], dtype=np.bool_)
 
     def original(self) -> tuple[sitk.Image, Bools]:
