@@ -6,6 +6,7 @@ used becomes a finding as with a case folder. There is no index date in a BIDS d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -37,9 +38,9 @@ def read_subject(dataset: BidsDataset, subject: str, choices: BidsChoices) -> Ca
     try:
         manifest, errors, notes = _manifest(dataset, subject, choices)
     except InputError as error:
-        return CaseReading(None, findings=[_without_id(Finding.of(error), subject)])
+        return CaseReading(None, findings=[_without_id(Finding.of(error))])
     reading = read_case(dataset.root, manifest, errors, notes)
-    return replace(reading, findings=[_without_id(finding, subject) for finding in reading.findings])
+    return replace(reading, findings=[_without_id(finding) for finding in reading.findings])
 
 
 def _manifest(
@@ -87,7 +88,5 @@ def _manifest(
     return manifest, errors, notes
 
 
-def _without_id(finding: Finding, subject: str) -> Finding:
-    """Whole names only: the label 1 leaves the 1 of sub-12 and of run-1 alone."""
-    hidden = finding.file.replace(f"sub-{subject}/", "sub-*/").replace(f"sub-{subject}_", "sub-*_")
-    return replace(finding, file=hidden)
+def _without_id(finding: Finding) -> Finding:
+    return replace(finding, file=re.sub(r"sub-[^_/]+(?=[_/])", "sub-*", finding.file))
