@@ -6,6 +6,5 @@ contiguous memory, plainly one after another otherwise, in the memory order that
 happen to have. ``log2`` and powers stay NumPy's. So nearly every value has the same last bit.
 
 Kernels are compiled by Numba on first use and cached beside their source (``pipelines.radiomics.extractor.warm_up``
-does it ahead of time). The cache looks at a kernel's own file only: after a change in ``summation.py`` delete
-``__pycache__`` here, or those that call it keep the old one.
+does it ahead of time; :mod:`pipelines.radiomics.texture.compiled` says when again).
 """

@@ -13,8 +13,9 @@ matrices, where it costs nothing, slow convergence, a large residual), PyRadiomi
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from pipelines.radiomics.texture.compiled import kernel
 
 EPS = np.spacing(1)
 SMALL = 12
@@ -40,7 +41,7 @@ def _by_solver(p: NDArray[np.float64], px: NDArray[np.float64]) -> NDArray[np.fl
         return np.asarray(np.sqrt(values[:, -2]).real)
 
 
-@njit(cache=True)
+@kernel
 def _q(p: NDArray[np.float64], px: NDArray[np.float64]) -> NDArray[np.float64]:
     directions, levels, _ = p.shape
     q = np.zeros((directions, levels, levels))
@@ -54,7 +55,7 @@ def _q(p: NDArray[np.float64], px: NDArray[np.float64]) -> NDArray[np.float64]:
     return q
 
 
-@njit(cache=True)
+@kernel
 def _by_lanczos(p: NDArray[np.float64], px: NDArray[np.float64]) -> NDArray[np.float64]:
     """Second eigenvalue of Q a direction; NaN where it is not sure."""
     directions, levels, _ = p.shape
@@ -103,7 +104,7 @@ def _by_lanczos(p: NDArray[np.float64], px: NDArray[np.float64]) -> NDArray[np.f
     return out
 
 
-@njit(cache=True)
+@kernel
 def _outermost(alpha: NDArray[np.float64], beta: NDArray[np.float64], k: int) -> tuple[float, NDArray[np.float64]]:
     """Eigenvalue of largest size of the tridiagonal matrix, and its vector."""
     reach = 0.0
@@ -139,7 +140,7 @@ def _outermost(alpha: NDArray[np.float64], beta: NDArray[np.float64], k: int) ->
     return sign * size, vector
 
 
-@njit(cache=True)
+@kernel
 def _edge(alpha: NDArray[np.float64], beta: NDArray[np.float64], k: int, sign: float, reach: float) -> float:
     """Largest eigenvalue of ``sign`` times the tridiagonal matrix, by bisection."""
     low, high = -reach, reach * (1 + 1e-15) + 1e-300
@@ -164,7 +165,7 @@ def _edge(alpha: NDArray[np.float64], beta: NDArray[np.float64], k: int, sign: f
     return 0.5 * (low + high)
 
 
-@njit(cache=True)
+@kernel
 def _quotient(
     p: NDArray[np.float64],
     px: NDArray[np.float64],

@@ -7,8 +7,9 @@ too far inside to reach the best distance found, are left out before pairs are c
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from pipelines.radiomics.texture.compiled import kernel
 
 BLOCK = 16
 """Candidates are compared block by block; two blocks whose boxes are too near are skipped together."""
@@ -41,7 +42,7 @@ def _line_ends(vertices: NDArray[np.int64], axis: int) -> NDArray[np.bool_]:
     return ends
 
 
-@njit(cache=True)
+@kernel
 def _extremes(
     line: NDArray[np.int64], along: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]
 ) -> None:
@@ -50,7 +51,7 @@ def _extremes(
         last[line[k]] = max(last[line[k]], along[k])
 
 
-@njit(cache=True)
+@kernel
 def _squared(a: NDArray[np.int64], b: NDArray[np.int64], steps: NDArray[np.float64]) -> float:
     """Squared distance, each coordinate scaled before the difference as PyRadiomics does."""
     z = 0.5 * a[0] * steps[0] - 0.5 * b[0] * steps[0]
@@ -59,7 +60,7 @@ def _squared(a: NDArray[np.int64], b: NDArray[np.int64], steps: NDArray[np.float
     return z * z + y * y + x * x
 
 
-@njit(cache=True)
+@kernel
 def _spatial(points: NDArray[np.int64], steps: NDArray[np.float64]) -> float:
     """Largest squared distance of any pair."""
     count = len(points)
@@ -109,7 +110,7 @@ def _spatial(points: NDArray[np.int64], steps: NDArray[np.float64]) -> float:
     return best
 
 
-@njit(cache=True)
+@kernel
 def _planar(points: NDArray[np.int64], steps: NDArray[np.float64], axis: int) -> float:
     """Largest squared distance of two points with the same coordinate along ``axis`` (points sorted by it)."""
     count = len(points)

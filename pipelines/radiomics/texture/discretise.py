@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from pipelines.radiomics.texture.compiled import kernel
 
 
 def bin_edges(
@@ -22,7 +23,7 @@ def bin_edges(
     return np.asarray(imageoperations.getBinEdges(np.array([low, high], dtype=dtype), **settings), dtype=np.float64)
 
 
-@njit(cache=True)
+@kernel
 def grey_levels(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int32]:
     """``numpy.digitize(values, edges)``: a guess from the bin's width, then put right by comparison.
 

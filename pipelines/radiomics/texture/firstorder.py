@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pipelines.radiomics.texture.compiled import kernel
 from pipelines.radiomics.texture.summation import pairwise
 
 EPS = np.spacing(1)
@@ -77,7 +77,7 @@ def _higher_moments(centred: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.sum(third)) / len(centred), float(np.sum(fourth)) / len(centred)
 
 
-@njit(cache=True)
+@kernel
 def _split_product(a: float, b: float) -> tuple[float, float]:
     """Product and its rounding error (Dekker)."""
     product = a * b
@@ -90,7 +90,7 @@ def _split_product(a: float, b: float) -> tuple[float, float]:
     return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-@njit(cache=True)
+@kernel
 def _negative_powers(values: NDArray[np.float64], third: NDArray[np.float64], fourth: NDArray[np.float64]) -> None:
     """Overwrite the cubes and fourth powers of negative values, rightly rounded."""
     for i in range(len(values)):
@@ -112,7 +112,7 @@ def _percentile(ordered: NDArray[np.float64], percent: float) -> float:
     return b - (b - a) * (1 - t) if t >= 0.5 else a + (b - a) * t
 
 
-@njit(cache=True)
+@kernel
 def _moments(values: NDArray[np.float64], shift: float) -> tuple[float, float, float, float]:
     """Mean, mean absolute deviation, variance and energy."""
     count = len(values)
@@ -129,7 +129,7 @@ def _moments(values: NDArray[np.float64], shift: float) -> tuple[float, float, f
     return mean, absolute, second, pairwise(buffer, 0, count)
 
 
-@njit(cache=True)
+@kernel
 def _robust_deviation(values: NDArray[np.float64], low: float, high: float) -> float:
     """Mean absolute deviation of what lies between the 10th and 90th percentile."""
     count = len(values)

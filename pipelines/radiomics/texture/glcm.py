@@ -8,10 +8,10 @@ same order; weights depend on i + j or i - j only and come from tables.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pipelines.radiomics.feature_names import GLCM
+from pipelines.radiomics.texture.compiled import kernel
 from pipelines.radiomics.texture.correlation import maximal_correlations
 from pipelines.radiomics.texture.summation import nanmean_rows
 
@@ -58,7 +58,7 @@ INVERSE_VARIANCE, JOINT_AVERAGE, JOINT_ENERGY, JOINT_ENTROPY, MCC, MAXIMUM, SUM_
 SUM_ENTROPY, SUM_SQUARES = 22, 23
 
 
-@njit(cache=True)
+@kernel
 def _normalised(counts: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Symmetric probabilities [D, G, G] and their marginals [D, G] (rows' and columns' are the same)."""
     directions, levels, _ = counts.shape
@@ -79,7 +79,7 @@ def _normalised(counts: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray
     return p, px
 
 
-@njit(cache=True)
+@kernel
 def _means(
     p: NDArray[np.float64], i: NDArray[np.float64], rows_first: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -98,7 +98,7 @@ def _means(
     return inner, outer
 
 
-@njit(cache=True)
+@kernel
 def _sums(
     p: NDArray[np.float64],
     px: NDArray[np.float64],
@@ -175,7 +175,7 @@ def _sums(
     return rows, sums, differences
 
 
-@njit(cache=True)
+@kernel
 def _of_sums(rows: NDArray[np.float64], sums: NDArray[np.float64], logs: NDArray[np.float64], first: int) -> None:
     for d in range(len(sums)):
         average, entropy = 0.0, 0.0
@@ -186,7 +186,7 @@ def _of_sums(rows: NDArray[np.float64], sums: NDArray[np.float64], logs: NDArray
         rows[SUM_ENTROPY, d] = -entropy
 
 
-@njit(cache=True)
+@kernel
 def _of_differences(
     rows: NDArray[np.float64], differences: NDArray[np.float64], logs: NDArray[np.float64], top: int
 ) -> None:
@@ -217,7 +217,7 @@ def _of_differences(
         rows[INVERSE_VARIANCE, d] = inverse_variance
 
 
-@njit(cache=True)
+@kernel
 def _entropies(px: NDArray[np.float64], logs: NDArray[np.float64]) -> NDArray[np.float64]:
     out = np.empty(len(px))
     for d in range(len(px)):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pipelines.radiomics.feature_names import GLRLM
+from pipelines.radiomics.texture.compiled import kernel
 from pipelines.radiomics.texture.summation import nanmean_rows
 
 EPS = np.spacing(1)
@@ -30,7 +30,7 @@ def glrlm(runs: NDArray[np.int32], greys: NDArray[np.int64]) -> dict[str, float]
     return dict(zip(GLRLM, nanmean_rows(rows).tolist(), strict=True))
 
 
-@njit(cache=True)
+@kernel
 def _sums(
     table: NDArray[np.int32],
     share: NDArray[np.float64],

@@ -14,8 +14,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from pipelines.radiomics.texture.compiled import kernel
 
 LANES = 32
 """Lines filtered side by side: the recursion waits for itself along one line, not across lines."""
@@ -134,7 +135,7 @@ def _along(
     return out
 
 
-@njit(cache=True)
+@kernel
 def _recurse(source: NDArray[np.float64], out: NDArray[np.float32], first: int, taps: NDArray[np.float64]) -> None:
     """Filter along the middle axis of ``source``; ``out`` takes the voxels from ``first`` on."""
     outer, length, width = source.shape
@@ -160,7 +161,7 @@ def _recurse(source: NDArray[np.float64], out: NDArray[np.float32], first: int, 
                     out[o, i, start + k] = causal[first + i + 4, k] + back[first + i, k]
 
 
-@njit(cache=True)
+@kernel
 def _forward(
     data: NDArray[np.float64],
     causal: NDArray[np.float64],
@@ -192,7 +193,7 @@ def _forward(
             y0[k] -= ((y1[k] * d1 + y2[k] * d2) + y3[k] * d3) + y4[k] * d4
 
 
-@njit(cache=True)
+@kernel
 def _backward(
     data: NDArray[np.float64],
     back: NDArray[np.float64],
@@ -224,7 +225,7 @@ def _backward(
             y0[k] -= ((y1[k] * d1 + y2[k] * d2) + y3[k] * d3) + y4[k] * d4
 
 
-@njit(cache=True)
+@kernel
 def _add(total: NDArray[np.float32], part: NDArray[np.float32], weight: float) -> None:
     for k in range(len(total)):
         total[k] = np.float64(total[k]) + np.float64(part[k]) * weight

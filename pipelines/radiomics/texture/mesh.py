@@ -10,8 +10,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from pipelines.radiomics.texture.compiled import kernel
 
 _PATTERNS = """
     - 083 190 183198 12a 08312a 92a029 2832a8a98 b23 b2008b 190b23 b2119b98b 3a1ba3 a1008a8ba 9033b9ba9
@@ -57,7 +58,7 @@ def surface(mask: NDArray[np.bool_], steps: NDArray[np.float64]) -> tuple[float,
     return float(area), float(volume), vertices
 
 
-@njit(cache=True)
+@kernel
 def _walk(
     mask: NDArray[np.int8],
     steps: NDArray[np.float64],

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from pipelines.radiomics.texture.compiled import kernel
 
 DIRECTIONS = tuple((z, y, x) for z in (1, 0, -1) for y in (1, 0, -1) for x in (1, 0, -1) if (z, y, x) > (0, 0, 0))
 """PyRadiomics' 13 directions at distance 1, in its order, as steps along z, y, x."""
@@ -85,7 +86,7 @@ def count(levels: NDArray[np.int32], grid: Grid) -> Counts:
     )
 
 
-@njit(cache=True)
+@kernel
 def _neighbours(
     volume: NDArray[np.int32], positions: NDArray[np.int64], steps: NDArray[np.int64], weights: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64]]:
@@ -110,7 +111,7 @@ def _neighbours(
     return cooccurrences, dependences, differences
 
 
-@njit(cache=True)
+@kernel
 def _runs(
     volume: NDArray[np.int32], positions: NDArray[np.int64], steps: NDArray[np.int64], levels: int, longest: int
 ) -> NDArray[np.int32]:
@@ -129,7 +130,7 @@ def _runs(
     return runs
 
 
-@njit(cache=True)
+@kernel
 def _root(parents: NDArray[np.int32], node: int) -> int:
     while parents[node] != node:
         parents[node] = parents[parents[node]]
@@ -137,7 +138,7 @@ def _root(parents: NDArray[np.int32], node: int) -> int:
     return node
 
 
-@njit(cache=True)
+@kernel
 def _zones(
     volume: NDArray[np.int32], positions: NDArray[np.int64], steps: NDArray[np.int64], plane: int
 ) -> NDArray[np.int64]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pipelines.radiomics.texture.compiled import kernel
 from pipelines.radiomics.texture.summation import pairwise
 
 
@@ -29,7 +29,7 @@ def ngtdm(greys: NDArray[np.int64], voxels: NDArray[np.int64], differences: NDAr
     }
 
 
-@njit(cache=True)
+@kernel
 def _pair_sums(
     i: NDArray[np.float64], p: NDArray[np.float64], ps: NDArray[np.float64]
 ) -> tuple[float, float, float, float]:

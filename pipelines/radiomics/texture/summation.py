@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pipelines.radiomics.texture.compiled import kernel
 
-@njit(cache=True)
+
+@kernel
 def _leaf(values: NDArray[Any], start: int, count: int) -> float:
     """Up to 128 values: eight running sums, added up in pairs; then what is left over."""
     if count < 8:
@@ -35,7 +36,7 @@ def _leaf(values: NDArray[Any], start: int, count: int) -> float:
     return total
 
 
-@njit(cache=True)
+@kernel
 def pairwise(values: NDArray[Any], start: int, count: int) -> float:
     """Sum of ``values[start:start + count]`` (contiguous) with the bits of ``numpy.sum``.
 
@@ -70,7 +71,7 @@ def pairwise(values: NDArray[Any], start: int, count: int) -> float:
     return result
 
 
-@njit(cache=True)
+@kernel
 def nanmean_rows(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """``numpy.nanmean(row)`` of each row: the mean over directions that PyRadiomics reports."""
     rows, columns = table.shape

@@ -13,8 +13,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from pipelines.radiomics.texture.compiled import kernel
 
 TAPS = 6
 MARGIN = 3
@@ -86,7 +87,7 @@ def filters(wavelet: str, kind: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[An
     return low[5 : 5 + TAPS].copy(), high[5 : 5 + TAPS].copy()
 
 
-@njit(cache=True)
+@kernel
 def _along_rows(
     source: NDArray[Any], low: NDArray[Any], high: NDArray[Any], lows: NDArray[Any], highs: NDArray[Any]
 ) -> None:
@@ -101,7 +102,7 @@ def _along_rows(
             highs[row, i] = ((((h0 * a + h1 * b) + h2 * c) + h3 * d) + h4 * e) + h5 * f
 
 
-@njit(cache=True)
+@kernel
 def _across(
     source: NDArray[Any], low: NDArray[Any], high: NDArray[Any], lows: NDArray[Any], highs: NDArray[Any]
 ) -> None:
