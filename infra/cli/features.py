@@ -103,19 +103,26 @@ def radiomics(
     out: Annotated[Path, typer.Option(help=".csv or .parquet; replaced if it exists.")],
     labels: Annotated[str | None, typer.Option(help="Numbers with commas.  [default: every label there is]")] = None,
     feature_set: Annotated[str, typer.Option(help="Extraction settings by name.")] = "pyradiomics-default",
+    label_map: Annotated[str | None, typer.Option(help="A shipped map's name or a FILE.yaml: adds columns.")] = None,
 ) -> None:
-    """Radiomics of two files, without a store: one row a label, column `label`, PyRadiomics' names."""
+    """Radiomics of two files, without a store: one row a label, column `label`, PyRadiomics' names.
+
+    With --label-map the rows are the labels it has a structure for, with columns `structure`, `level` and `side`.
+    """
+    from pipelines.cases.label_map import named_label_map
     from pipelines.radiomics.table import radiomics_table, write_table
 
+    names = None if label_map is None else named_label_map(label_map)
     wanted = None
     if labels is not None:
         try:
             wanted = [int(part) for part in labels.split(",")]
         except ValueError:
             raise UsageError("--labels are whole numbers with commas.", action="Write --labels 27,28.") from None
-    table = radiomics_table(image, mask, wanted, feature_set)
+    table = radiomics_table(image, mask, wanted, feature_set, names)
     write_table(table, out)
+    features = len(table.columns) - (1 if names is None else 4)
     session.result(
-        {"out": str(out), "rows": len(table), "features": len(table.columns) - 1},
-        f"{len(table)} labels, {len(table.columns) - 1} features: {out}",
+        {"out": str(out), "rows": len(table), "features": features},
+        f"{len(table)} labels, {features} features: {out}",
     )

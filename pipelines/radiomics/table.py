@@ -12,6 +12,7 @@ import pandas as pd
 import SimpleITK as sitk
 
 from feature_store.errors import AsdegError, LabelEmpty, UsageError
+from pipelines.cases.label_map import LabelMap
 from pipelines.imaging.images import load_image
 from pipelines.imaging.masks import align_mask, read_mask
 from pipelines.radiomics.crop import bounding_box
@@ -28,9 +29,12 @@ def radiomics_table(
     mask: Path,
     labels: Sequence[int] | None = None,
     feature_set: str | FeatureSet = "pyradiomics-default",
+    names: LabelMap | None = None,
 ) -> pd.DataFrame:
     """One row a label: column ``label``, then PyRadiomics' names. All labels of the mask when none are given.
 
+    With a label map as ``names``: columns ``structure``, ``level`` and ``side`` after ``label``, empty where the
+    map has no meaning for a label that was asked for; when none are given, the labels it has a meaning for.
     The mask's axes may run otherwise than the image's over the same voxels. Raises what reading raises,
     GridMismatch, LabelEmpty for a label that is asked for and not there, RoiTooSmall and ExtractionError
     with the label they are about, NotFound for an unknown feature set.
@@ -42,12 +46,13 @@ def radiomics_table(
     voxels = sitk.GetArrayFromImage(label_map)
     prepared = RadiomicsSeries.of(series, settings)
     present = [int(label) for label in np.unique(voxels) if label]
+    named = {} if names is None else names.read(present)[0]
     if labels is None:
-        labels = present
+        labels = present if names is None else sorted(named)
     absent = [label for label in labels if label not in present]
     if absent or not labels:
         raise LabelEmpty(
-            f"no voxel has label {', '.join(map(str, absent))}." if absent else "no voxel has a label.",
+            f"no voxel has label {', '.join(map(str, absent))}." if absent else "no voxel has a label to compute.",
             action=f"Labels there are: {', '.join(map(str, present)) or 'none'}.",
             file=mask.name,
         )
@@ -62,6 +67,8 @@ def radiomics_table(
             raise type(error)(f"label {label}: {error.message}", action=error.action, file=mask.name) from error
     table = pd.DataFrame(np.array(rows), columns=list(settings.feature_names))
     table.insert(0, "label", list(labels))
+    for place, column in enumerate(("structure", "level", "side") if names is not None else (), 1):
+        table.insert(place, column, [getattr(named.get(label), column, None) for label in labels])
     return table
 
 

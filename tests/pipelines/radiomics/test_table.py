@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from feature_store.errors import GridMismatch, LabelEmpty, NotFound, RoiTooSmall, UsageError
+from pipelines.cases.label_map import shipped_label_map
 from pipelines.radiomics.extractor import RadiomicsExtractor
 from pipelines.radiomics.feature_sets import PYRADIOMICS_DEFAULT, STUDY_MR, FeatureSet
 from pipelines.radiomics.preprocessing import preprocess
@@ -48,6 +49,19 @@ def test_one_row_a_label_in_pyradiomics_names(files: tuple[Path, Path]) -> None:
 def test_labels_come_in_the_order_they_are_asked_for(files: tuple[Path, Path]) -> None:
     assert radiomics_table(*files, [27, 5], QUICK)["label"].tolist() == [27, 5]
     assert radiomics_table(*files, [27], QUICK)["label"].tolist() == [27]
+
+
+def test_a_label_map_names_the_rows(files: tuple[Path, Path]) -> None:
+    """27 is L5 in TotalSegmentator's numbering; 5, the liver, is left out unless it is asked for."""
+    names = shipped_label_map("totalsegmentator-ct")
+    table = radiomics_table(*files, None, QUICK, names)
+    assert list(table.columns) == ["label", "structure", "level", "side", *QUICK.feature_names]
+    assert table.iloc[:, :4].to_numpy().tolist() == [[27, "vertebra", "L5", "both"]]
+    asked = radiomics_table(*files, [5, 27], QUICK, names)
+    assert asked["level"].isna().tolist() == [True, False]
+    assert np.array_equal(asked.iloc[:, 4:], radiomics_table(*files, [5, 27], QUICK).iloc[:, 1:])
+    with pytest.raises(LabelEmpty):
+        radiomics_table(*files, None, QUICK, shipped_label_map("tptbox-subregions"))
 
 
 def test_feature_set_decides_the_preprocessing(files: tuple[Path, Path]) -> None:
