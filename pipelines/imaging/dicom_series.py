@@ -49,6 +49,16 @@ class Volume:
         return (first.spacing[1], first.spacing[0], distance)
 
     @property
+    def usual_distance(self) -> float | None:
+        """The median distance of neighbouring slices in mm, whether they form a volume or not; None where unknown."""
+        planes = [frame.plane for frame in self.frames if frame.plane is not None]
+        if not planes:
+            return None
+        gaps = np.diff(np.sort([float(planes[0].normal @ plane.position) for plane in planes]))
+        gaps = gaps[gaps > SAME_POSITION_MM]
+        return float(np.median(gaps)) if gaps.size else None
+
+    @property
     def origins(self) -> tuple[tuple[float, float, float], ...]:
         """Where each slice's first voxel really lies, in mm: the image's grid evens out what headers round."""
         places = [frame.plane.position.tolist() for frame in self.frames if frame.plane is not None]

@@ -69,9 +69,8 @@ class Candidate:
 
     @property
     def thickness(self) -> float | None:
-        """The distance between slices in mm where they form a volume, else what the header calls their thickness."""
-        spacing = self.volume.spacing
-        return spacing[2] if spacing else self.volume.frames[0].made.thickness
+        """The usual distance between its slices in mm, also where some are missing; else what the header calls it."""
+        return self.volume.usual_distance or self.volume.frames[0].made.thickness
 
     @property
     def left_out(self) -> str:

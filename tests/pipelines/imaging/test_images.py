@@ -23,7 +23,7 @@ from feature_store.errors import (
     ImageUnreadable,
 )
 from pipelines.imaging.images import check_image, content_hash, load_image, read_canonical, read_image, write_canonical
-from tests.pipelines.imaging.dicom_folder import SPACING, write_dicom
+from tests.pipelines.imaging.dicom_folder import SAGITTAL, SPACING, write_dicom
 
 
 def an_image(seed: int = 0, dtype: type = np.int16) -> sitk.Image:
@@ -357,7 +357,7 @@ def _doubled(folder: Path, v: np.ndarray) -> None:
 
 def _localizer(folder: Path, v: np.ndarray) -> None:
     write_dicom(folder, v)
-    write_dicom(folder, v[:1], orientation="0\\1\\0\\0\\0\\-1", prefix="loc")
+    write_dicom(folder, v[:1], orientation=SAGITTAL, prefix="loc")
 
 
 BROKEN_SERIES = {
