@@ -25,7 +25,8 @@ from tests.services.study_store import COHORT, STUDY, study_store
 
 pytestmark = pytest.mark.slow
 CONTRACT = {
-    "/v1/cases", "/v1/cases/{case_id}", "/v1/cases/{case_id}/outcome",
+    "/v1/cases", "/v1/cases/{case_id}", "/v1/cases/{case_id}/outcome", "/v1/cases/{case_id}/quality",
+    "/v1/cases/{case_id}/overlays/{sequence}.png",
     "/v1/cases/{case_id}/withdrawal", "/v1/selection-runs", "/v1/training-runs",
     "/v1/scores/rad-sign", "/v1/scores/dl-sign", "/v1/scores/combined", "/v1/releases", "/healthz", "/readyz",
 }  # fmt: skip
@@ -143,6 +144,8 @@ def test_a_site_writes_and_reads_its_own_cases_only(served: Served, phantoms: Ph
         served.call("application", "POST", "/v1/cases", content=packed(folder)),
         served.call("scientist", "POST", "/v1/cases", content=packed(folder)),
         served.call("site_b", "GET", f"/v1/cases/{case_id}"),
+        served.call("site_b", "GET", f"/v1/cases/{case_id}/quality"),
+        served.call("site_b", "GET", f"/v1/cases/{case_id}/overlays/ct.png"),
         served.call("site_b", "PUT", f"/v1/cases/{case_id}/outcome", json=measurement),
         served.call("site_b", "POST", f"/v1/cases/{case_id}/withdrawal", json={"reason": "x"}),
         served.call("scientist", "POST", f"/v1/cases/{case_id}/withdrawal", json={"reason": "x"}),
@@ -151,6 +154,10 @@ def test_a_site_writes_and_reads_its_own_cases_only(served: Served, phantoms: Ph
         served.call("application", "POST", "/v1/releases", json={"run_id": "x"}),
     ]
     assert [answer.status_code for answer in refused] == [403] * len(refused)
+    verdicts = served.call("site_a", "GET", f"/v1/cases/{case_id}/quality").json()
+    assert {row["sequence"] for row in verdicts} == {"ct", "t1_sag", "t2_sag", "t2_ax"}
+    picture = served.call("scientist", "GET", f"/v1/cases/{case_id}/overlays/ct.png")
+    assert (picture.headers["content-type"], picture.content[:4]) == ("image/png", b"\x89PNG")
     assert served.house.store.snapshot().sequence == sequence
 
 
