@@ -17,7 +17,7 @@ from feature_store.cohorts import MEMBER_COLUMNS, Cohort, load_cohort
 from feature_store.errors import NotFound, UsageError
 from feature_store.matrix import read_matrix
 from feature_store.snapshot import Snapshot
-from feature_store.vocabulary import PAPER_ROIS, PRIMARY_SEGMENTATION, Partition, RoiName
+from feature_store.vocabulary import PAPER_ROIS, PRIMARY_SEGMENTATION, InSample, Partition, RoiName
 
 CLINICAL_COLUMNS = ("age", "sex", "bmi", "surgical_segments", "osteoporosis", "diagnosis")
 TEXT_COLUMNS = ("sex", "diagnosis")
@@ -27,8 +27,8 @@ TEXT_COLUMNS = ("sex", "diagnosis")
 class TrainingTable:
     """``patients`` (site, patient_id, case_id, partition, outcome) and ``features`` (float64) row by row.
 
-    ``sources`` says where it came from: cohort, version, as_of, rule, feature sets, ROIs nobody has, and
-    how many rows were refused because their image was made after the surgery.
+    ``sources`` says where it came from: cohort, version, as_of, rule, feature sets, ROIs nobody has, how
+    many rows were refused because their image was made after the surgery, and encoders tuned in sample.
     """
 
     patients: pd.DataFrame
@@ -45,24 +45,26 @@ def training_table(
     rois: Sequence[RoiName] = PAPER_ROIS,
     segmentation: str = PRIMARY_SEGMENTATION,
     as_of: int | None = None,
-    allow_in_sample: bool = False,
+    in_sample: InSample = "refuse",
 ) -> TrainingTable:
     """One row a patient of the frozen cohort, one column a feature, by full name.
 
     ``feature_sets`` are ids of radiomics feature sets and encoders; an embedding's columns are
     ``sequence.structure.level.ENCODER_000`` and so on. NaN where a patient lacks an ROI; an ROI that no
     patient has gives no columns and is named in ``sources``. ``as_of`` (a push sequence; default: the
-    cohort's own) may look at another moment. An encoder that was fitted on patients it is to be judged
-    or trained on with outcomes is refused unless ``allow_in_sample``.
+    cohort's own) may look at another moment.
+
+    An encoder that has seen test patients, even their images alone, is always refused. Where one was tuned to
+    the outcomes of training patients (subset A), ``in_sample`` decides: ``refuse``; ``leave_out`` those patients,
+    so that what is fitted is fitted on the disjoint subset B; or ``apparent``, the paper's own way, where all stay
+    and every figure of the training patients is apparent. ``sources`` says which encoders and how many patients.
 
     Raises NotFound (cohort), FeaturesMissing (nothing extracted as of then), UsageError.
     """
     frozen = load_cohort(snapshot, cohort, version)
     view = snapshot.at(frozen.as_of if as_of is None else as_of)
-    if not allow_in_sample:
-        _refuse_in_sample(view, frozen, feature_sets)
     wanted = [replace(roi, segmentation=segmentation) for roi in rois]
-    members = frozen.members
+    members, tuned = _fit_members(view, frozen, feature_sets, in_sample)
     cases = list(zip(members["site"], members["patient_id"], members["case_id"], strict=True))
     matrix = read_matrix(view, cases, feature_sets, wanted)
     return TrainingTable(
@@ -77,6 +79,7 @@ def training_table(
             "segmentation": segmentation,
             "missing_rois": matrix.missing_rois,
             "refused_rows": matrix.refused_rows,
+            "in_sample": tuned,
         },
     )
 
@@ -134,16 +137,36 @@ def patient_features(
     return found
 
 
-def _refuse_in_sample(view: Snapshot, cohort: Cohort, feature_sets: Sequence[str]) -> None:
-    columns = ["encoder", "outcomes_seen", "patients_seen"]
+def _fit_members(
+    view: Snapshot, cohort: Cohort, feature_sets: Sequence[str], in_sample: InSample
+) -> tuple[pd.DataFrame, dict[str, Any] | None]:
+    """The members to read, and what was done about encoders that know some of them (None: none does)."""
+    columns = ["encoder", "outcomes_seen", "patients_seen", "outcomes_of"]
     names = cohort.members["site"] + "/" + cohort.members["patient_id"]
-    tests = set(names[cohort.members["partition"] != Partition.TRAINING])
+    training = cohort.members["partition"] == Partition.TRAINING
+    tests = set(names[~training])
+    tuned_on: set[str] = set()
+    encoders = []
     for row in view.table("encoders", columns, {"encoder": list(feature_sets)}).to_pylist():
         seen = set(row["patients_seen"] or [])
         # without outcomes an encoder may know the training patients' images, never the test patients'
-        count = len(seen & (set(names) if row["outcomes_seen"] else tests))
-        if count:
+        if count := len(seen & tests):
+            raise UsageError(
+                f"Encoder {row['encoder']} was fitted on {count} patients it would be judged on.",
+                action="Use an encoder that has not seen them.",
+            )
+        of = seen if row["outcomes_of"] is None else set(row["outcomes_of"])
+        count = len(of & set(names)) if row["outcomes_seen"] else 0
+        if count and in_sample == "refuse":
             raise UsageError(
                 f"Encoder {row['encoder']} was fitted on {count} patients it would be used on.",
-                action="Use an encoder that has not seen them, or allow in-sample embeddings and say so.",
+                action="Use an encoder that has not seen their outcomes, or leave those patients out.",
             )
+        if count:
+            encoders.append(row["encoder"])
+            tuned_on |= of
+    if not encoders:
+        return cohort.members, None
+    known = names.isin(tuned_on)
+    said = {"encoders": sorted(encoders), "tuned_on": int(known.sum()), "handling": in_sample}
+    return (cohort.members if in_sample == "apparent" else cohort.members[~known].reset_index(drop=True)), said

@@ -10,6 +10,7 @@ import re
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from itertools import pairwise
+from typing import Literal, TypeAlias
 
 from feature_store.errors import UsageError
 
@@ -65,6 +66,10 @@ class Partition(StrEnum):
     INTERNAL_VALIDATION = "internal_validation"
     EXTERNAL_TEST = "external_test"
     LOCKED_TEST = "locked_test"
+
+
+InSample: TypeAlias = Literal["refuse", "leave_out", "apparent"]
+"""What is done with training patients to whose outcomes an encoder was tuned; ``apparent`` is the paper's own way."""
 
 
 class SignatureKind(StrEnum):

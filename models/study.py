@@ -17,6 +17,7 @@ from models.classifiers import check_classifier
 from models.evaluation.auc import auc, delong_paired
 from models.evaluation.cohort_metrics import cohort_metrics
 from models.folds import check_enough, rarer_class, stratified_folds
+from models.in_sample import label_apparent
 from models.leakage import leakage_check
 from models.protocol import Development, develop
 from models.reference_models import ReferenceModel, clinical_model, size_model
@@ -73,7 +74,10 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
             **({"robustness": robust.record} if robust.record is not None else {}),
             "baseline_table": baseline_table(study.clinical, patients.partition, patients.y),
             "leakage_check": permuted[0],
+            **({"in_sample": study.in_sample} if study.in_sample is not None else {}),
         }
+        if study.in_sample is not None and study.in_sample["handling"] == "apparent":
+            label_apparent(metrics, predictions)
         figures = figure_data(development, patients, settings, permuted[1])
     return StudyResult(
         settings=settings,

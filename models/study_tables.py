@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feature_store.errors import FeatureTableError
 from feature_store.vocabulary import Partition
 from models.feature_files import KEYS, NOT_FEATURES, as_floats, features_of, read_table
+from models.in_sample import sentence
 from models.selection.robustness import read_robustness
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feature_store.snapshot import Snapshot
+    from feature_store.vocabulary import InSample
 
 READERS = ("A", "B", "C")
 ONE_SITE = "unknown"
@@ -46,6 +48,8 @@ class StudyTables:
     robustness: pd.DataFrame | None = None
     warnings: tuple[str, ...] = ()
     sources: dict[str, str] = field(default_factory=dict)
+    in_sample: dict[str, Any] | None = None
+    """Encoders that were tuned to outcomes of the cohort's patients, as ``training_table`` says it."""
 
     def __post_init__(self) -> None:
         absent = [column for column in PATIENT_COLUMNS if column not in self.patients.columns]
@@ -136,27 +140,36 @@ def from_store(
     *,
     version: int | None = None,
     clinical: bool = True,
+    in_sample: InSample = "refuse",
 ) -> StudyTables:
     """The tables of a frozen cohort, point in time; patients without an outcome are left out and counted.
 
-    ``feature_sets`` are radiomics feature-set ids, ``encoders`` encoder ids. Errors as ``training_table``.
+    ``feature_sets`` are radiomics feature-set ids, ``encoders`` encoder ids. ``in_sample`` (and errors) as in
+    ``training_table``; patients it leaves out are in no table, for all signatures are fitted on the same.
     """
+    from feature_store.cohorts import load_cohort
     from feature_store.retrieval import clinical_table, training_table
 
     radiomics = training_table(snapshot, cohort, feature_sets, version=version) if feature_sets else None
-    deep = training_table(snapshot, cohort, encoders, version=version) if encoders else None
-    given = radiomics or deep
+    deep = training_table(snapshot, cohort, encoders, version=version, in_sample=in_sample) if encoders else None
+    given = deep or radiomics
     if given is None:
         raise FeatureTableError("No feature set and no encoder.", action="Name at least one of them.")
     known = given.patients["outcome"].notna().to_numpy()
+    said = given.sources.get("in_sample")
     variables = clinical_table(snapshot, cohort, version) if clinical else None
     if variables is not None:
         names = [c for c in variables.columns if c not in (*PATIENT_COLUMNS, "case_id") and variables[c].notna().any()]
         variables = variables[names] if names else None
     dropped = int((~known).sum())
+    members = load_cohort(snapshot, cohort, version).members
+    kept_keys = pd.MultiIndex.from_frame(given.patients.loc[known, ["site", "patient_id"]])
+    rows = pd.MultiIndex.from_frame(members[["site", "patient_id"]]).isin(kept_keys)
 
     def kept(table: pd.DataFrame | None) -> pd.DataFrame | None:
-        return None if table is None else table.loc[known].reset_index(drop=True)
+        if table is None:
+            return None
+        return table.loc[known if len(table) == len(known) else rows].reset_index(drop=True)
 
     patients = given.patients.loc[known, list(PATIENT_COLUMNS)].reset_index(drop=True)
     return StudyTables(
@@ -164,7 +177,11 @@ def from_store(
         radiomics=kept(radiomics.features) if radiomics else None,
         deep=kept(deep.features) if deep else None,
         clinical=kept(variables),
-        warnings=(f"{dropped} patients of the cohort have no outcome yet and are left out.",) if dropped else (),
+        warnings=(
+            *((f"{dropped} patients of the cohort have no outcome yet and are left out.",) if dropped else ()),
+            *((sentence(said),) if said else ()),
+        ),
+        in_sample=said,
         sources={"cohort": cohort, "feature_sets": ",".join(feature_sets), "encoders": ",".join(encoders)},
     )
 

@@ -21,7 +21,9 @@ class FeatureSources:
 
 
 def feature_sources(snapshot: Snapshot, settings: CohortSettings) -> FeatureSources:
-    """What ``feature_sets`` names (an id, or a name for its latest id); none: the study's, and the latest encoder.
+    """What ``feature_sets`` names (an id, or a name for its latest id).
+
+    None named: the study's, and of the encoders that something was embedded with the one registered last.
 
     Raises NotReady for one the store does not have, or where it has none at all.
     """
@@ -29,7 +31,7 @@ def feature_sources(snapshot: Snapshot, settings: CohortSettings) -> FeatureSour
     encoders = _by_age(snapshot, "encoders", ("encoder",))
     if not settings.feature_sets:
         radiomics = [_latest(sets, name) for name in (STUDY_CT.name, STUDY_MR.name)]
-        latest = encoders[-1]["encoder"] if encoders else None
+        latest = next((row["encoder"] for row in reversed(encoders) if _has_embeddings(snapshot, row["encoder"])), None)
         found = FeatureSources(tuple(name for name in radiomics if name), (latest,) if latest else ())
         if not found.radiomics and not found.encoders:
             raise NotReady("The store has no features yet.", action="Run `asdeg extract` first.")
@@ -41,6 +43,11 @@ def feature_sources(snapshot: Snapshot, settings: CohortSettings) -> FeatureSour
             raise NotReady(f"The store has no features of {name}.", action="Run `asdeg extract` with it first.")
         named["radiomics" if radiomics_id else "encoders"].append(radiomics_id or encoder_id or "")
     return FeatureSources(tuple(named["radiomics"]), tuple(named["encoders"]))
+
+
+def _has_embeddings(snapshot: Snapshot, encoder: str) -> bool:
+    heads = snapshot.heads("embeddings", {"encoder": encoder})
+    return heads is not None and len(heads.keys) > 0
 
 
 def _by_age(snapshot: Snapshot, table: str, columns: Sequence[str]) -> list[dict[str, Any]]:

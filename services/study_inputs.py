@@ -91,7 +91,14 @@ class StudyInputs:
     def tables(self, store: FeatureStore) -> StudyTables:
         """The cohort's tables, point in time, with the plan's sequences only."""
         radiomics, encoders = self.sources.radiomics, self.sources.encoders
-        tables = from_store(store.snapshot(), self.cohort, radiomics, encoders, version=self.version)
+        tables = from_store(
+            store.snapshot(),
+            self.cohort,
+            radiomics,
+            encoders,
+            version=self.version,
+            in_sample=self.plan.in_sample_encoder,
+        )
         table = None if self.robustness is None else read_table(store, self.robustness)
         if table is not None:  # a sequence that the plan leaves out is no unknown feature
             table = table[table["feature"].str.split(".").str[0].isin(self.plan.sequences)]

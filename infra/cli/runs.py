@@ -89,6 +89,7 @@ def train(
     unmeasured: Unmeasured = None,
 ) -> None:
     """Train the three signatures and write the report; nothing is released by it."""
+    from models.in_sample import sentence
     from services.training.messages import TrainRequest
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=robustness is not None)
@@ -99,6 +100,9 @@ def train(
     run_id = handler.begin(request)
     with session.progress("train") as progress:
         status = handler.execute(run_id, progress)
+    tuned = (status.metrics or {}).get("in_sample")
+    if tuned:
+        session.note(f"Note: {sentence(tuned)}")
     if session.as_json:
         session.json(status)
         return

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from feature_store.vocabulary import RESEARCH_USE, is_phantom
 from models.evaluation.calibration import hosmer_lemeshow
+from models.in_sample import APPARENT_NESTED
 from models.report import tables
 from models.report.figure_data import ReportableStudy
 from models.report.figures import draw
@@ -89,6 +90,8 @@ def _card(kind: str, signature: Mapping[str, Any], recommended: bool) -> dict[st
     cohorts = signature["cohorts"]
     features = signature.get("n_features")
     aucs = [("Training, nested cross-validation", number(signature.get("nested_auc")))]
+    if APPARENT_NESTED in signature:
+        aucs = [("Training, apparent: the encoder was tuned on these patients", number(signature[APPARENT_NESTED]))]
     for partition in list(PARTITIONS)[1:]:
         if partition in cohorts:
             m = cohorts[partition]

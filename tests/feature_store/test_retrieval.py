@@ -162,9 +162,32 @@ def test_encoders_that_know_the_patients(filled: FeatureStore, who: str | None, 
     if refused:
         with pytest.raises(UsageError, match="fitted on 1 patients"):
             training_table(snapshot, "study", [VIT], as_of=snapshot.sequence)
-    assert training_table(
-        snapshot, "study", [VIT], as_of=snapshot.sequence, allow_in_sample=refused
-    ).features.shape == (6, 4)
+    if who == "internal_validation":  # nothing makes up for that
+        for way in ("leave_out", "apparent"):
+            with pytest.raises(UsageError, match="judged on"):
+                training_table(snapshot, "study", [VIT], as_of=snapshot.sequence, in_sample=way)
+        return
+    table = training_table(snapshot, "study", [VIT], as_of=snapshot.sequence, in_sample="apparent")
+    assert table.features.shape == (6, 4)
+    assert (table.sources["in_sample"] is not None) == refused
+
+
+def test_patients_an_encoder_was_tuned_on_are_left_out(filled: FeatureStore) -> None:
+    whole = training_table(filled.snapshot(), "study", [MR, VIT])
+    training = [f"a/{p}" for p in whole.patients.query("partition == 'training'")["patient_id"]]
+    tuned = encoder(seen=training, outcomes=True) | {"outcomes_of": training[:2]}  # it saw the others' images only
+    filled.push({"encoders": [tuned]}, kind="features", source="x")
+    snapshot = filled.snapshot()
+    now = snapshot.sequence
+    with pytest.raises(UsageError, match="fitted on 2 patients"):
+        training_table(snapshot, "study", [MR, VIT], as_of=now)
+    part = training_table(snapshot, "study", [MR, VIT], as_of=now, in_sample="leave_out")
+    assert part.sources["in_sample"] == {"encoders": [VIT], "tuned_on": 2, "handling": "leave_out"}
+    kept = ~(whole.patients["site"] + "/" + whole.patients["patient_id"]).isin(training[:2])
+    assert kept.sum() == 4
+    pd.testing.assert_frame_equal(part.patients, whole.patients[kept].reset_index(drop=True))
+    pd.testing.assert_frame_equal(part.features, whole.features[kept].reset_index(drop=True))
+    assert training_table(snapshot, "study", [MR], as_of=now).sources["in_sample"] is None  # radiomics know nobody
 
 
 def test_clinical_table(store: FeatureStore) -> None:

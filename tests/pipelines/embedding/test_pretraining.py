@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from models import encoders, vit
 from models.checkpoints import random_weights
 from models.learning.learner import Learner
 from models.learning.masked_autoencoder import MaskedAutoencoder, masking_order, patches, starting_weights
-from models.learning.settings import Augmentation, PretrainSettings
+from models.learning.settings import Augmentation
 from models.vit import TokenMean
 from pipelines.embedding.augmentation import augmented
 from pipelines.embedding.distributed import Compute, train_with
@@ -29,7 +28,7 @@ from pipelines.embedding.pretraining import pretrain
 from pipelines.embedding.registry import known_encoder, load_weights
 from pipelines.embedding.training_cubes import CubeReader, EpochOrder, training_rois
 from tests.conftest import REPOSITORY
-from tests.pipelines.embedding.tiny import COMPUTE, TINY, image_store, settings
+from tests.pipelines.embedding.tiny import COMPUTE, TINY, TinyTask, image_store, settings
 
 
 @pytest.fixture(autouse=True)
@@ -155,8 +154,9 @@ def test_cubes_are_those_of_embedding_and_kept(store: FeatureStore, tmp_path: Pa
 # --- whom it sees --------------------------------------------------------------------------------
 def test_test_patients_are_left_out_and_what_was_done_is_recorded(store: FeatureStore, tmp_path: Path) -> None:
     rows = [
-        {"cohort": "study", "version": 1, "site": "a", "patient_id": f"p{i}", "case_id": f"case-a-p{i}", "outcome": i % 2,
-         "partition": ("training", "internal_validation", "external_test")[i % 3], "rule": "r", "as_of": 1}
+        {"cohort": "study", "version": 1, "site": "a", "patient_id": f"p{i}", "case_id": f"case-a-p{i}",
+         "outcome": i % 2, "partition": ("training", "internal_validation", "external_test")[i % 3],
+         "rule": "r", "as_of": 1}
         for i in range(5)
     ]  # fmt: skip
     own = image_store(tmp_path / "store")
@@ -237,11 +237,8 @@ def test_two_ray_workers_learn_what_one_does(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     store = image_store(tmp_path / "store", patients=3)
     shrunk = settings(steps=2, batch=4)
-    from pipelines.embedding.pretraining import ReconstructionTask
-
     rois = tuple(training_rois(store.snapshot()))
     task = TinyTask(shrunk, store.uri, rois[:6], rois[6:8], None)
-    assert isinstance(task, ReconstructionTask)
     one = train_with(task, tmp_path / "one", COMPUTE)
     two = train_with(task, tmp_path / "two", Compute(workers=2, readers=1, cpus=2))
     assert one["step"] == two["step"] == 2
@@ -253,15 +250,3 @@ def test_two_ray_workers_learn_what_one_does(tmp_path: Path, monkeypatch: pytest
         assert torch.allclose(tensor, two["weights"][name], atol=2e-5), name
         moved = max(moved, float((tensor - start[name]).abs().max()))
     assert moved > 5e-4  # it learned something in the meantime
-
-
-from pipelines.embedding.pretraining import ReconstructionTask  # noqa: E402
-from tests.pipelines.embedding import tiny as tiny_module  # noqa: E402
-
-
-class TinyTask(ReconstructionTask):
-    """Shrinks the net in the worker as well."""
-
-    def open(self, folder: Path) -> Any:
-        tiny_module.shrink()
-        return super().open(folder)

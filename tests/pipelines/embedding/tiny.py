@@ -16,6 +16,8 @@ from feature_store.store import FeatureStore
 from models import encoders, vit
 from models.learning.settings import PretrainSettings
 from pipelines.embedding.distributed import Compute
+from pipelines.embedding.pretraining import ReconstructionTask, pretrain
+from pipelines.embedding.training import Samples
 from tests.pipelines.extraction.extraction_store import add_series
 
 TINY = vit.Architecture(hidden=48, layers=2, mlp=96, heads=2)
@@ -39,12 +41,18 @@ def settings(**changed: object) -> PretrainSettings:
     return PretrainSettings.model_validate({**given, "decoder_layers": 1, "learning_rate": 1e-3, **changed})
 
 
+class TinyTask(ReconstructionTask):
+    """Shrinks the net in whichever process trains."""
+
+    def open(self, folder: Path) -> Samples:
+        shrink()
+        return super().open(folder)
+
+
 COMPUTE = Compute(threads=1, readers=1)
 
 
 if __name__ == "__main__":
-    from pipelines.embedding.pretraining import pretrain
-
     shrink()
     torch.set_num_threads(1)
     trained = pretrain(FeatureStore.open(sys.argv[1]), settings(steps=int(sys.argv[3])), Path(sys.argv[2]), COMPUTE)
