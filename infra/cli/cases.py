@@ -35,7 +35,7 @@ def validate(
 ) -> None:
     """Say what ingest would say of a case folder or a subject of a BIDS data set.
 
-    Nothing is stored and no server is needed.
+    Nothing is stored and no server is needed. For BIDS: asdeg validate ./bids/sub-01 --label-map totalsegmentator-ct
     """
     from services.ingest.handler import validate_reading
     from services.ingest.quality import verdicts_of
@@ -72,7 +72,8 @@ def ingest(
 ) -> None:
     """Take cases into the store: case folders, or the subjects of a BIDS data set with masks under derivatives/.
 
-    A case that is there already changes nothing. Over HTTP only case folders are taken.
+    A case that is there already changes nothing. Over HTTP only case folders are taken. For BIDS: asdeg ingest
+    ./bids --site site_a --label-map totalsegmentator-ct
     """
     cases = find_cases(session, cases_dir, site, label_map, bids_session)
     handler = session.house(create=True).ingest

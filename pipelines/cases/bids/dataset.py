@@ -1,7 +1,7 @@
 """A BIDS data set on disk: its root, its subjects, and where their files lie.
 
 The root has ``dataset_description.json``; subjects lie in it or, as TPTBox lays data out, in ``rawdata/``;
-masks lie under ``derivatives/``, with or without a folder for each pipeline.
+masks lie under ``derivatives/`` (SPINEPS: ``derivatives_seg/``), with or without a folder for each pipeline.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipelines.cases.bids.tables import read_json, read_tsv
 
 DESCRIPTION = "dataset_description.json"
 RAW_FOLDERS = (".", "rawdata")
-DERIVATIVES = "derivatives"
+DERIVATIVES = "derivatives*"
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,12 @@ class BidsDataset:
     def derived(self) -> dict[str, list[Path]]:
         """Files under derivatives by subject label, sorted; one walk for all subjects."""
         found: dict[str, list[Path]] = {}
-        for folder, folders, files in os.walk(self.root / DERIVATIVES):
-            folders.sort()
-            for file in sorted(files):
-                if file.startswith("sub-"):
-                    found.setdefault(file.removeprefix("sub-").partition("_")[0], []).append(Path(folder) / file)
+        for derivatives in sorted(self.root.glob(DERIVATIVES)):
+            for folder, folders, files in os.walk(derivatives):
+                folders.sort()
+                for file in sorted(files):
+                    if file.startswith("sub-"):
+                        found.setdefault(file.removeprefix("sub-").partition("_")[0], []).append(Path(folder) / file)
         return found
 
     @cached_property

@@ -7,6 +7,7 @@ so the table's names say what its numbers mean, whatever those are.
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 from feature_store.errors import BidsError
@@ -24,7 +25,7 @@ def read_lookup(path: Path, file: str) -> LabelMap:
     """
     names: dict[int, str] = {}
     for number, row in enumerate(read_tsv(path, ("index", "name"), file), 2):
-        if not row["index"].isdecimal() or int(row["index"]) > LARGEST_LABEL:
+        if not re.fullmatch("[0-9]{1,5}", row["index"]) or int(row["index"]) > LARGEST_LABEL:
             raise BidsError(
                 f"row {number}: index must be a whole number up to {LARGEST_LABEL}.", action="Mend it.", file=file
             )
@@ -45,8 +46,8 @@ def read_lookup(path: Path, file: str) -> LabelMap:
             file=file,
         )
     return LabelMap(
-        name=Path(file).name.removesuffix(".tsv")[-64:].lstrip("._-") or "lookup",
-        note=f"Made from the lookup table {Path(file).name} by the names of the shipped label maps.",
+        name="lookup-table",
+        note="Made from a lookup table by the names of the shipped label maps.",
         labels=labels,
         also={index: name for index, name in names.items() if index not in labels},
         order=[index_of[name] for name in _order() if name in index_of],

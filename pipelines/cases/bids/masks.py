@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from feature_store.errors import BidsError, InputError
 from feature_store.vocabulary import PRIMARY_SEGMENTATION
-from pipelines.cases.bids.dataset import DERIVATIVES, BidsDataset
+from pipelines.cases.bids.dataset import BidsDataset
 from pipelines.cases.bids.images import MASK_SUFFIXES, BidsImage
 from pipelines.cases.bids.lookup import read_lookup
 from pipelines.cases.bids.names import NIFTI, BidsName, inherited, parse_name
@@ -123,8 +123,7 @@ def _label_map(dataset: BidsDataset, path: Path, name: BidsName, maps: Sequence[
     chosen = chosen or [c for c in maps if not c.entity]
     if chosen:
         return chosen[0].label_map
-    root = dataset.root / DERIVATIVES
-    for table in inherited(path, name, root, name.suffix, ".tsv"):
+    for table in inherited(path, name, dataset.root, name.suffix, ".tsv"):
         return read_lookup(table, dataset.inner(table))
     raise BidsError(
         "nothing says what its numbers mean.",

@@ -38,7 +38,7 @@ def read_clinical(dataset: BidsDataset, subject: str) -> tuple[Clinical, list[Bi
         return Clinical(), [error], []
     mine = [row for row in rows if row["participant_id"] in (f"sub-{subject}", subject)]
     if not mine:
-        return Clinical(), [], [f"{TSV} has no row of this subject, so there are no clinical variables"]
+        return Clinical(), [], [f"no row of a {TSV} is this subject's, so there are no clinical variables"]
     if len(mine) > 1:
         return Clinical(), [BidsError("a subject has several rows.", action="Keep one of them.", file=TSV)], []
     values: dict[str, Any] = {}

@@ -26,7 +26,7 @@ def read_json(path: Path, file: str) -> dict[str, Any]:
 def read_tsv(path: Path, needed: tuple[str, ...], file: str) -> list[dict[str, str]]:
     """Rows of a tab-separated file with a header. Raises BidsError: columns missing or twice, ragged rows."""
     try:
-        lines = list(csv.reader(_text(path, file).splitlines(), delimiter="\t"))
+        lines = list(csv.reader(_text(path, file).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
     except csv.Error:
         raise BidsError("it is not tab-separated text.", action="Save it as TSV.", file=file) from None
     header = [column.strip() for column in lines[0]] if lines else []

@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from feature_store.errors import BidsError
 from pipelines.cases.bids.dataset import find_bids, open_bids
+from pipelines.cases.bids.lookup import read_lookup
 from pipelines.cases.bids.masks import MapChoice
 from pipelines.cases.bids.names import parse_name
+from pipelines.cases.bids.participants import read_clinical
 from pipelines.cases.bids.subject import BidsChoices, read_subject
 from pipelines.cases.case import CaseReading, case_rows
 from pipelines.cases.label_map import shipped_label_map
@@ -84,7 +88,7 @@ def test_a_subject_is_a_case(bids: Path) -> None:
         ("t2_ax", "paraspinal_muscle", "all", "both"),
     }
     assert "participants.tsv: columns that are no clinical variable here are left alone: height" in reading.notes
-    assert "t2_sag: 1 labels of dseg outside the vocabulary are left alone: lesion" in reading.notes
+    assert "t2_sag: 1 labels of lookup-table outside the vocabulary are left alone: lesion" in reading.notes
     assert "t1_sag has no mask, so it has no ROIs yet" in reading.notes
     scanners = {one.sequence: one.scanner for one in reading.series}
     assert (scanners["t2_sag"].vendor, scanners["t2_sag"].model, scanners["t2_sag"].field_strength_t) == (
@@ -147,11 +151,11 @@ def test_several_sessions_need_a_choice(tmp_path: Path) -> None:
 
 # --- masks ----------------------------------------------------------------------------------------
 def test_a_map_for_masks_of_one_name(tmp_path: Path) -> None:
-    """As TPTBox names them: seg-vert and seg-subreg of one image, each with its own map."""
+    """As SPINEPS writes them: seg-vert and seg-subreg of one image, each with its own map."""
     root = describe(tmp_path)
     t2 = write_image(root / "sub-1/anat/sub-1_acq-sag_T2w.nii.gz")
     for seg, numbers in (("vert", [20, 21, 120]), ("subreg", [49, 100])):
-        write_mask(root / f"derivatives/sub-1/anat/sub-1_acq-sag_mod-T2w_seg-{seg}_msk.nii.gz", t2, numbers)
+        write_mask(root / f"derivatives_seg/sub-1/anat/sub-1_acq-sag_mod-T2w_seg-{seg}_msk.nii.gz", t2, numbers)
     maps = [_map("tptbox-vertebrae", "seg", "vert"), _map("tptbox-subregions", "seg", "subreg")]
     reading = _read(root, "1", replace(CHOICES, label_maps=maps))
     assert reading.findings == []
@@ -258,6 +262,33 @@ def test_a_data_set_without_a_usable_description(bids: Path, description: str, w
     write_text(bids / "dataset_description.json", description)
     with pytest.raises(BidsError, match=words):
         open_bids(bids)
+
+
+cells = st.text(st.characters(blacklist_characters="\t\r\n", blacklist_categories=["Cs"]), max_size=12)
+columns = st.sampled_from(["age", "sex", "bmi", "surgical_segments", "fused_levels", "osteoporosis", "diagnosis", "x"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    row=st.dictionaries(columns, cells, min_size=1),
+    described=st.dictionaries(columns, st.dictionaries(st.sampled_from(["Units", "Levels"]), st.none() | cells)),
+    table=st.lists(st.tuples(cells, cells), max_size=4),
+)
+def test_any_table_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, row: dict[str, str], described: object, table: list[tuple[str, str]]
+) -> None:
+    root = describe(tmp_path_factory.mktemp("b"))
+    (root / "sub-1").mkdir()
+    write_text(
+        root / "participants.tsv", "\t".join(["participant_id", *row]) + "\n" + "\t".join(["sub-1", *row.values()])
+    )
+    write_json(root / "participants.json", described)
+    clinical, errors, _ = read_clinical(open_bids(root), "1")
+    assert isinstance(clinical, Clinical)
+    assert all(isinstance(error, BidsError) for error in errors)
+    lookup = write_text(root / "dseg.tsv", "index\tname\n" + "".join(f"{a}\t{b}\n" for a, b in table))
+    with pytest.raises(BidsError):
+        read_lookup(lookup, "dseg.tsv")
 
 
 # --- real samples ---------------------------------------------------------------------------------
