@@ -5,9 +5,12 @@ non-symmetric matrix for each direction, and keeps the root of the second larges
 
 p is symmetric, so without eps Q is similar to S², S(i,j) = p(i,j) / sqrt(px(i) px(j)), whose largest
 eigenvalue is 1 with vector sqrt(px). Lanczos in the space orthogonal to it gives the next one, u, in a few
-products with S. The quotient of u with the true Q (scaled alike) then takes in eps to first order. Where that
-is not sure to be good to far below 1e-9 (tiny eigenvalues, where the solver's own rounding shows, small
-matrices, where it costs nothing, slow convergence, a large residual), PyRadiomics' own way is taken.
+products with S. The quotient of u with the true Q (scaled alike) then takes in eps to first order.
+
+Rare grey levels make eps felt beyond that: it moves eigenvalues by up to eps / min(px px). Then S is solved whole,
+which tells how far apart its eigenvalues are, and u is refined on the true Q (inverse iteration from both sides).
+Where neither is sure to be good to far below 1e-9 (tiny eigenvalues, where the solver's own rounding shows, small
+matrices, where it costs nothing, eigenvalues nearer to each other than eps moves them), PyRadiomics' own way is taken.
 """
 
 from __future__ import annotations
@@ -21,12 +24,20 @@ EPS = np.spacing(1)
 SMALL = 12
 """Up to this many grey levels the full solver is as fast."""
 
+SURE_LOW = 1e-5
+"""Smaller eigenvalues carry the rounding of the solver that PyRadiomics uses."""
+
+APART = 4
+"""Eigenvalues keep their order when they are this many times as far apart as eps moves them."""
+
 
 def maximal_correlations(p: NDArray[np.float64], px: NDArray[np.float64]) -> NDArray[np.float64]:
     """MCC of each direction. ``p`` [D, G, G] symmetric, ``px`` [D, G] its marginals; G of 2 or more."""
     if p.shape[1] <= SMALL:
         return _by_solver(p, px)
     squares = _by_lanczos(p, px)
+    for d in np.flatnonzero(np.isnan(squares)):
+        squares[d] = _by_refinement(p[d], px[d])
     unsure = np.isnan(squares)
     result = np.sqrt(squares)
     if unsure.any():
@@ -39,6 +50,36 @@ def _by_solver(p: NDArray[np.float64], px: NDArray[np.float64]) -> NDArray[np.fl
     values.sort()
     with np.errstate(invalid="ignore"):
         return np.asarray(np.sqrt(values[:, -2]).real)
+
+
+def _by_refinement(p: NDArray[np.float64], px: NDArray[np.float64]) -> float:
+    """Second eigenvalue of one direction's Q, or NaN where it is not sure."""
+    there = px > 0
+    p, px = p[np.ix_(there, there)], px[there]
+    product = np.outer(px, px)
+    root = np.sqrt(px)
+    values, vectors = np.linalg.eigh(p / np.outer(root, root))
+    order = np.argsort(-np.abs(values))[:3]
+    top, second, third = values[order] ** 2
+    moved = EPS / product[p > 0].min()
+    if second < SURE_LOW or min(top - second, second - third) < APART * moved:
+        return np.nan
+    # Q = A P with both symmetric: if x is a right eigenvector, P x is the left one
+    q = (p / (product + EPS)) @ p
+    x = vectors[:, order[1]] / root
+    for _ in range(2):
+        y = p @ x
+        try:
+            x = np.linalg.solve(q - (y @ (q @ x)) / (y @ x) * np.eye(len(px)), x)
+        except np.linalg.LinAlgError:
+            return np.nan
+        x /= np.linalg.norm(x * root)
+    y = p @ x
+    value = float((y @ (q @ x)) / (y @ x))
+    off = float(np.linalg.norm((q @ x - value * x) * root))
+    if not (off < 1e-12 and abs(value - second) <= moved):
+        return np.nan
+    return value
 
 
 @kernel
@@ -193,6 +234,6 @@ def _quotient(
         residual += off * off
     # a residual r leaves an error of r² over the distance to the next eigenvalue, which can be small in real images
     # Near 1 stand grey levels that meet only each other: equal eigenvalues of S, told apart by eps alone.
-    if value < 1e-5 or value > 0.9999 or residual > (1e-8 * value) ** 2 * size:
+    if value < SURE_LOW or value > 0.9999 or residual > (1e-8 * value) ** 2 * size:
         return np.nan
     return value
