@@ -254,9 +254,11 @@ def _upsert(
 ) -> int:
     """Insert, or change the row of that key (if ``only_where`` holds); the number of rows written."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(_table(model)).values({**key, **values})
+    table = _table(model)
+    statement = dialect.insert(table).values({**key, **values})
     statement = statement.on_conflict_do_update(index_elements=list(key), set_=dict(values), where=only_where)
-    return connection.execute(statement).rowcount
+    # Drivers do not agree on the row count of such a statement; the rows that it returns are what was written.
+    return len(connection.execute(statement.returning(table.c[next(iter(key))])).all())
 
 
 def _hash(key: str) -> str:

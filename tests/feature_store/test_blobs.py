@@ -55,7 +55,9 @@ def test_many_at_once_leave_one_whole_file(store: FeatureStore) -> None:
     assert [p.stat().st_size for p in folder.iterdir()] == [1_000_000]
 
 
-def test_a_failing_disk_leaves_nothing_half(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_leaves_nothing_half(folder_store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = folder_store
+
     def full(*_: object) -> None:
         raise OSError("no space left")
 

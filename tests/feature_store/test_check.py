@@ -41,8 +41,8 @@ def files(store: FeatureStore, table: str) -> list[Path]:
     return sorted((Path(store.uri) / "tables" / table).rglob("*.parquet"))
 
 
-def test_a_sound_store_keeps_every_promise(store: FeatureStore) -> None:
-    found = list(filled(store).check())
+def test_a_sound_store_keeps_every_promise(folder_store: FeatureStore) -> None:
+    found = list(filled(folder_store).check())
     assert not [promise for promise in found if promise.broken]
     looked = {(p.table, p.promise): p.looked_at for p in found}
     assert looked["cases", "a push is whole"] == 4
@@ -51,43 +51,45 @@ def test_a_sound_store_keeps_every_promise(store: FeatureStore) -> None:
     assert looked["series", "every image_hash is kept among images"] == 1
 
 
-def test_a_changed_cell_is_found(store: FeatureStore) -> None:
-    file = files(filled(store), "clinical")[0]
+def test_a_changed_cell_is_found(folder_store: FeatureStore) -> None:
+    file = files(filled(folder_store), "clinical")[0]
     table = pq.read_table(file, partitioning=None)
     age = table.schema.get_field_index("age")
     pq.write_table(table.set_column(age, table.schema.field(age), pa.array([-1.0] * len(table))), file)
-    assert broken(store) == {
+    assert broken(folder_store) == {
         ("clinical", "rows keep the schema's rules"),
         ("clinical", "rows have the hash they were written with"),
     }
 
 
-def test_a_lost_row_is_found(store: FeatureStore) -> None:
-    file = files(filled(store), "rois")[0]
+def test_a_lost_row_is_found(folder_store: FeatureStore) -> None:
+    file = files(filled(folder_store), "rois")[0]
     pq.write_table(pq.read_table(file, partitioning=None).slice(1), file)
-    assert broken(store) == {("rois", "a push is whole")}
+    assert broken(folder_store) == {("rois", "a push is whole")}
 
 
-def test_a_lost_blob_and_a_missing_reference_are_found(store: FeatureStore) -> None:
-    shutil.rmtree(Path(filled(store).uri) / "blobs" / "masks")
-    store.push({"radiomics": [radiomics("p2", [1.0], name="other-00000000")]}, kind="features", source="extraction")
-    store.push({"radiomics": [radiomics("p2", [1.0, 2.0])]}, kind="features", source="extraction")
-    assert broken(store) == {
+def test_a_lost_blob_and_a_missing_reference_are_found(folder_store: FeatureStore) -> None:
+    shutil.rmtree(Path(filled(folder_store).uri) / "blobs" / "masks")
+    folder_store.push(
+        {"radiomics": [radiomics("p2", [1.0], name="other-00000000")]}, kind="features", source="extraction"
+    )
+    folder_store.push({"radiomics": [radiomics("p2", [1.0, 2.0])]}, kind="features", source="extraction")
+    assert broken(folder_store) == {
         ("rois", "every mask_hash is kept among masks"),
         ("radiomics", "feature_set is a row of feature_sets"),
         ("radiomics", "values are as long as feature_sets says"),
     }
 
 
-def test_a_patient_in_two_partitions_is_found(store: FeatureStore) -> None:
+def test_a_patient_in_two_partitions_is_found(folder_store: FeatureStore) -> None:
     row = {"cohort": "c", "site": "a", "patient_id": "p1", "case_id": "x", "outcome": 1, "rule": "r", "as_of": 1}
     rows = [row | {"version": v, "partition": p} for v, p in ((1, "training"), (2, "external_test"))]
-    filled(store).push({"cohorts": rows}, kind="cohort", source="c")
-    assert broken(store) == {("cohorts", "a patient has one partition for ever")}
+    filled(folder_store).push({"cohorts": rows}, kind="cohort", source="c")
+    assert broken(folder_store) == {("cohorts", "a patient has one partition for ever")}
 
 
-def test_blobs_are_read_where_that_is_asked_for(store: FeatureStore) -> None:
+def test_blobs_are_read_where_that_is_asked_for(folder_store: FeatureStore) -> None:
     read = []
-    found = list(filled(store).check(lambda kind, name: read.append(kind)))
+    found = list(filled(folder_store).check(lambda kind, name: read.append(kind)))
     assert sorted(read) == ["artefacts", "images", "images", "masks"]
     assert not [promise for promise in found if promise.broken]

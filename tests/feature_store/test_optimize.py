@@ -53,9 +53,9 @@ def test_nothing_that_can_be_read_changes_and_files_become_few(store: FeatureSto
     assert sum(table.dead_rows for table in again.values()) == 0
 
 
-def test_files_are_sorted_by_patient(store: FeatureStore) -> None:
-    filled(store).optimize(AT_ONCE)
-    files = sorted((Path(store.uri) / "tables" / "radiomics").glob("site=*/*.parquet"))
+def test_files_are_sorted_by_patient(folder_store: FeatureStore) -> None:
+    filled(folder_store).optimize(AT_ONCE)
+    files = sorted((Path(folder_store.uri) / "tables" / "radiomics").glob("site=*/*.parquet"))
     assert len(files) == 2  # the replaced ones are deleted
     for file in files:
         patients = pq.ParquetFile(file).read(columns=["patient_id"])["patient_id"].to_pylist()
@@ -107,8 +107,8 @@ def test_a_writer_that_was_only_asleep_learns_that_it_was_given_up(store: Featur
     assert store.snapshot().table("cases")["patient_id"].to_pylist() == ["late"]
 
 
-def test_writers_go_on_while_files_are_rewritten(tmp_path: Path) -> None:
-    uri = str(tmp_path / "store")
+def test_writers_go_on_while_files_are_rewritten(place: str, tmp_path: Path) -> None:
+    uri = place
     store = FeatureStore.open(uri, create=True)
     names = [f"p{i}" for i in range(25)]
     writers = [start(write_cases, uri, site, names, 44.0, tmp_path / f"ack-{site}", None) for site in ("a", "b")]

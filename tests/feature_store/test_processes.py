@@ -80,8 +80,8 @@ def acknowledgements(*files: Path) -> list[tuple[str, str, int | None]]:
     return [tuple(json.loads(line)) for line in lines]
 
 
-def test_many_writers_lose_nothing_and_readers_see_whole_pushes(tmp_path: Path) -> None:
-    uri = str(tmp_path / "store")  # made by the writers, all at once
+def test_many_writers_lose_nothing_and_readers_see_whole_pushes(place: str, tmp_path: Path) -> None:
+    uri = place  # made by the writers, all at once
     go = SPAWN.Event()
     shared = [f"s{i}" for i in range(8)]
     writers = []
@@ -109,8 +109,7 @@ def test_many_writers_lose_nothing_and_readers_see_whole_pushes(tmp_path: Path) 
         assert max(row["push_sequence"] for row in mine) == last["a", patient]
 
 
-def test_a_writer_killed_before_its_commit_leaves_nothing_visible(tmp_path: Path) -> None:
-    store = FeatureStore.open(tmp_path / "store", create=True)
+def test_a_writer_killed_before_its_commit_leaves_nothing_visible(store: FeatureStore, tmp_path: Path) -> None:
     store.push(case("p1"), kind="case", source="a")
     process = start(stop_before_commit, store.uri, tmp_path / "ready")
     while not (tmp_path / "ready").exists():
@@ -129,9 +128,8 @@ def test_a_writer_killed_before_its_commit_leaves_nothing_visible(tmp_path: Path
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_kills_at_random_instants(tmp_path: Path, seed: int) -> None:
+def test_kills_at_random_instants(store: FeatureStore, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
-    store = FeatureStore.open(tmp_path / "store", create=True)
     ack = tmp_path / "ack"
     names = [f"p{i}" for i in range(400)]
     for age in (41.0, 42.0, 43.0):

@@ -212,11 +212,11 @@ def test_values_are_read_for_the_rows_that_won(store: FeatureStore) -> None:
     assert len(found) == 40
 
 
-def test_only_files_that_can_match_are_opened(store: FeatureStore) -> None:
+def test_only_files_that_can_match_are_opened(folder_store: FeatureStore) -> None:
     for site in ("a", "b"):
         for i in range(10):
-            push(store, case(f"p{i}", site))
-    files = store.snapshot().files("clinical")
+            push(folder_store, case(f"p{i}", site))
+    files = folder_store.snapshot().files("clinical")
     assert files is not None
 
     def opened(where: dict[str, Any]) -> int:
@@ -242,15 +242,15 @@ def test_sites_with_any_name_keep_their_rows(store: FeatureStore) -> None:
     assert snapshot.sql("select count(distinct site) n from rois")["n"].to_pylist() == [len(names)]
 
 
-def test_many_pushes_stay_few_files_and_keep_their_order(store: FeatureStore) -> None:
+def test_many_pushes_stay_few_files_and_keep_their_order(folder_store: FeatureStore) -> None:
     for i in range(105):
-        push(store, {"feature_sets": [feature_set(f"set-{i:08x}")]})
-    fresh = FeatureStore.open(store.uri)
+        push(folder_store, {"feature_sets": [feature_set(f"set-{i:08x}")]})
+    fresh = FeatureStore.open(folder_store.uri)
     assert fresh.snapshot().pushes["sequence"].to_pylist() == list(range(1, 106))
     files = fresh.snapshot().files("pushes")
     assert files is not None
     assert len(files) <= 10
-    log = Path(store.uri) / "tables" / "pushes" / "_delta_log"
+    log = Path(folder_store.uri) / "tables" / "pushes" / "_delta_log"
     assert list(log.glob("*.checkpoint.parquet"))
     assert push(fresh, {"feature_sets": [feature_set("set-x")]}).sequence == 106
 

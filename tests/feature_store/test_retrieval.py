@@ -22,18 +22,18 @@ def value(patient: int, roi: int, feature: int) -> float:
 
 
 @pytest.fixture
-def filled(store: FeatureStore) -> FeatureStore:
+def filled(folder_store: FeatureStore) -> FeatureStore:
     """Six patients with CT and MR features; p2 without MR, p3 with a failed CT."""
     for i in range(6):
-        store.push(case(f"p{i}") | {"labels": [label(f"p{i}", i % 2)]}, kind="case", source="a")
+        folder_store.push(case(f"p{i}") | {"labels": [label(f"p{i}", i % 2)]}, kind="case", source="a")
     sets = [feature_set(MR), feature_set(CT, NAMES[:2])]
     rows = [radiomics(f"p{i}", None if i == 3 else [value(i, 0, j) for j in range(2)], name=CT) for i in range(6)]
     rows += [radiomics(f"p{i}", [value(i, 1, j) for j in range(3)], MR_ROI) for i in range(6) if i != 2]
     cubes = [embedding(f"p{i}", [value(i, 0, j) for j in range(4)]) for i in range(6)]
     tables: dict[str, Any] = {"feature_sets": sets, "encoders": [encoder()], "radiomics": rows, "embeddings": cubes}
-    store.push(tables, kind="features", source="extract")
-    freeze_cohort(store, CohortSettings(name="study"))
-    return store
+    folder_store.push(tables, kind="features", source="extract")
+    freeze_cohort(folder_store, CohortSettings(name="study"))
+    return folder_store
 
 
 def test_training_table(filled: FeatureStore) -> None:
@@ -190,13 +190,13 @@ def test_patients_an_encoder_was_tuned_on_are_left_out(filled: FeatureStore) -> 
     assert training_table(snapshot, "study", [MR], as_of=now).sources["in_sample"] is None  # radiomics know nobody
 
 
-def test_clinical_table(store: FeatureStore) -> None:
-    store.push(case("p0", sex="male", osteoporosis=True) | {"labels": [label("p0", 1)]}, kind="case", source="a")
+def test_clinical_table(folder_store: FeatureStore) -> None:
+    folder_store.push(case("p0", sex="male", osteoporosis=True) | {"labels": [label("p0", 1)]}, kind="case", source="a")
     rows = case("p1") | {"labels": [label("p1", 0)]}
     del rows["clinical"]
-    store.push(rows, kind="case", source="a")
-    freeze_cohort(store, CohortSettings(name="study"))
-    table = clinical_table(store.snapshot(), "study")
+    folder_store.push(rows, kind="case", source="a")
+    freeze_cohort(folder_store, CohortSettings(name="study"))
+    table = clinical_table(folder_store.snapshot(), "study")
     assert table.columns.tolist() == ["age", "sex", "bmi", "surgical_segments", "osteoporosis", "diagnosis"]
     assert table.iloc[0].tolist()[:2] == [50.0, "male"]
     assert table["osteoporosis"].tolist()[0] == 1.0
@@ -204,10 +204,10 @@ def test_clinical_table(store: FeatureStore) -> None:
     assert table[["age", "bmi", "surgical_segments", "osteoporosis"]].dtypes.eq("float64").all()
 
 
-def test_against_a_plain_reading(store: FeatureStore) -> None:
+def test_against_a_plain_reading(folder_store: FeatureStore) -> None:
     """Revisions, many files and row order: the matrix equals one built cell by cell from the revisions."""
     rng = np.random.default_rng(0)
-    store.push({"feature_sets": [feature_set(MR)]}, kind="features", source="x")
+    folder_store.push({"feature_sets": [feature_set(MR)]}, kind="features", source="x")
     expected: dict[tuple[str, int], list[float]] = {}
     for _ in range(12):
         rows = []
@@ -217,11 +217,11 @@ def test_against_a_plain_reading(store: FeatureStore) -> None:
             expected[f"{site}/p{i}", roi] = values
             rows.append(radiomics(f"p{i}", values, ROIS[roi], site))
         keys = {(r["site"], r["patient_id"], r["sequence"]): r for r in rows}
-        store.push({"radiomics": list(keys.values())}, kind="features", source="x")
+        folder_store.push({"radiomics": list(keys.values())}, kind="features", source="x")
         for i, site in ((r["patient_id"], r["site"]) for r in keys.values()):
-            store.push({**case(i, site), "labels": [label(i, int(i[1:]) % 2, site)]}, kind="case", source=site)
-    freeze_cohort(store, CohortSettings(name="study"))
-    table = training_table(store.snapshot(), "study", [MR])
+            folder_store.push({**case(i, site), "labels": [label(i, int(i[1:]) % 2, site)]}, kind="case", source=site)
+    freeze_cohort(folder_store, CohortSettings(name="study"))
+    table = training_table(folder_store.snapshot(), "study", [MR])
     assert table.features.shape[1] == 6
     for i, patient in enumerate(table.patients.itertuples()):
         for roi, name in ((0, "ct."), (1, "t2_sag.")):

@@ -12,22 +12,22 @@ from tests.feature_store.examples import ROIS, case, embedding, encoder, feature
 
 
 @pytest.fixture
-def filled(store: FeatureStore) -> FeatureStore:
+def filled(folder_store: FeatureStore) -> FeatureStore:
     rows = [radiomics("p1", [1.0, 2.0, 3.0]), radiomics("p1", [4.0, 5.0, 6.0], ROIS[1]), radiomics("p2", None)]
-    store.push(
+    folder_store.push(
         {**case("p1"), "feature_sets": [feature_set()], "radiomics": rows, "encoders": [encoder()],
          "embeddings": [embedding("p1", [1.0, 2.0, 3.0, 4.0])]},
         kind="case", source="a",
     )  # fmt: skip
-    store.push({"radiomics": [radiomics("p1", [10.0, 2.0, 3.0])]}, kind="features", source="x")
-    return store
+    folder_store.push({"radiomics": [radiomics("p1", [10.0, 2.0, 3.0])]}, kind="features", source="x")
+    return folder_store
 
 
-def test_a_view_for_every_table_even_an_empty_one(store: FeatureStore) -> None:
-    shown = store.snapshot().sql("show tables")["name"].to_pylist()
+def test_a_view_for_every_table_even_an_empty_one(folder_store: FeatureStore) -> None:
+    shown = folder_store.snapshot().sql("show tables")["name"].to_pylist()
     assert set(TABLES) <= set(shown)
     for name in TABLES:
-        assert store.snapshot().sql(f"select * from {name}").num_rows == 0
+        assert folder_store.snapshot().sql(f"select * from {name}").num_rows == 0
 
 
 def test_views_show_the_latest_revision(filled: FeatureStore) -> None:
