@@ -51,7 +51,9 @@ class Acquisition:
     @classmethod
     def of(cls, header: FrameHeader) -> Acquisition:
         """From a frame's header, classic or enhanced."""
-        pulse = header.text("EchoPulseSequence").upper()
+        echoes = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}.get(
+            header.text("EchoPulseSequence").upper(), header.texts("ScanningSequence")
+        )
         b_value = header.number("DiffusionBValue")
         options = {*header.texts("ScanOptions"), *header.texts("SpectrallySelectedSuppression")}
         inverted = header.text("InversionRecovery").upper() != "NO"
@@ -61,9 +63,7 @@ class Acquisition:
             echo_time=header.number("EffectiveEchoTime", "EchoTime"),
             repetition_time=header.number("RepetitionTime"),
             inversion_time=time if inverted and time else None,
-            scanning_sequence={"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}.get(
-                pulse, header.texts("ScanningSequence")
-            ),
+            scanning_sequence=("EP",) if header.text("EchoPlanarPulseSequence").upper() == "YES" else echoes,
             contrast=header.text("AcquisitionContrast").upper(),
             fat_suppressed=bool(options & FAT_SUPPRESSED),
             diffusion=bool(b_value) or bool(DIFFUSION & set(header.texts("FrameType", "ImageType"))),
@@ -76,10 +76,10 @@ class Acquisition:
 
 def weighting(made: Acquisition) -> str:
     """``t1``, ``t2``, ``pd``, or why it is no plain one: ``stir``, ``dixon``, ``diffusion``, ``flair``,
-    ``gradient_echo``, ``t1_fat_suppressed``, ``t2_fat_suppressed``, ``mr_other``; '' where the header does not say.
+    ``gradient_echo``, ``echo_planar``, ``t1_fat_suppressed``, ``t2_fat_suppressed``, ``mr_other``; '' where the header does not say.
 
     In this order: diffusion; Dixon parts by ImageType; the stated contrast of an enhanced MR; inversion of 80 to
-    300 ms is STIR; a gradient echo without a spin echo; then spin echoes: T2 from TE 60 and TR 1500 ms, T1 up to
+    300 ms is STIR; echo planar; a gradient echo without a spin echo; then spin echoes: T2 from TE 60 and TR 1500 ms, T1 up to
     TE 30 and TR 1200 ms (or an inversion of 300 to 1400 ms with a TE up to 30), proton density between.
     """
     if made.diffusion:
@@ -96,6 +96,8 @@ def _by_times(made: Acquisition) -> str:
         return "stir"
     if inversion and inversion > T1_INVERSION_MS[1]:
         return "flair"
+    if "EP" in made.scanning_sequence:
+        return "echo_planar"
     if "GR" in made.scanning_sequence and "SE" not in made.scanning_sequence:
         return "gradient_echo"
     if echo is None or repetition is None:
@@ -142,6 +144,6 @@ def left_out(made: Acquisition, modality: str) -> str:
         return "a reformat"
     if "SECONDARY" in values or any("SCREEN" in value or "RENDER" in value for value in values):
         return "a secondary capture"
-    if values & DIFFUSION:
+    if made.diffusion:
         return "a diffusion image"
     return ""

@@ -72,6 +72,8 @@ def stored_frames(
     syntax = meta.get("TransferSyntaxUID") if meta else None
     if syntax in BY_GDCM:
         return _by_gdcm(dataset, indices, file, error)
+    if dataset.get("BitsAllocated") == 1 and not getattr(syntax, "is_compressed", False):
+        return dicom_call(lambda: _single_bits(dataset, indices), error, _UNDECODED, file)
     if syntax is None and meta is not None:  # files without a meta group are implicit or explicit, as they were read
         little = dataset.original_encoding[1] is not False
         meta.TransferSyntaxUID = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -79,6 +81,19 @@ def stored_frames(
     message = f"{_UNDECODED} (damaged, or {name} is not supported)" if name else _UNDECODED
     # `raw`: no change of colour space; single numbers only come this far
     return dicom_call(lambda: list(iter_pixels(dataset, indices=list(indices), raw=True)), error, message, file)
+
+
+def _single_bits(dataset: Dataset, indices: Sequence[int]) -> list[np.ndarray]:
+    """Packed bits, where a frame need not begin at a byte (pydicom alone decodes only those that do)."""
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    size = shape[0] * shape[1]
+    packed = np.frombuffer(dataset.PixelData, np.uint8)
+    frames = []
+    for index in indices:
+        first, last = index * size, (index + 1) * size
+        bits = np.unpackbits(packed[first // 8 : -(-last // 8)], bitorder="little")
+        frames.append(bits[first % 8 : first % 8 + size].reshape(shape))
+    return frames
 
 
 def value_type(frames: Sequence[Frame]) -> np.dtype:

@@ -50,8 +50,8 @@ def mask_contents(path: Path, file: str | None = None, image: LoadedImage | None
         found = dict.fromkeys(names, None)
     if image is not None:
         for number in found:
-            voxels = sitk.GetArrayViewFromImage(read_mask(path, file, image, [number]))
-            found[number] = int(np.count_nonzero(voxels))
+            mask = read_mask(path, file, image, [number])  # named: a view does not keep its image alive
+            found[number] = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
     return [MaskLabel(number, names.get(number, ""), found[number]) for number in sorted(found)]
 
 

@@ -67,6 +67,7 @@ def slice_dataset(plane: np.ndarray, tags: Tags | None = None) -> Dataset:
         "HighBit": bits - 1,
         "PixelRepresentation": int(plane.dtype.kind == "i"),
         "PixelSpacing": [SPACING[1], SPACING[0]],
+        "SliceThickness": SPACING[2],
         "ImagePositionPatient": [-10.0, 0.0, 0.0],
         "ImageOrientationPatient": list(AXIAL),
     }

@@ -216,6 +216,7 @@ def test_two_studies_with_one_number(study: Study) -> None:
         (Acquisition(echo_time=90, repetition_time=3000, fat_suppressed=True), "t2_fat_suppressed"),
         (Acquisition(echo_time=90, repetition_time=3000, image_type=("ORIGINAL", "PRIMARY", "W", "W")), "dixon"),
         (Acquisition(echo_time=90, repetition_time=3000, diffusion=True), "diffusion"),
+        (Acquisition(echo_time=90, repetition_time=3000, scanning_sequence=("EP", "SE")), "echo_planar"),
         (Acquisition(echo_time=90, repetition_time=500), "mr_other"),
         (Acquisition(echo_time=90), ""),
     ],
