@@ -129,11 +129,8 @@ class Recipe(_Frozen):
             raise ValueError("sequence must be lower case letters, digits and _")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes must name each class once")
-        strides = downsampling(self)
-        for size, axis in zip(self.patch, range(3), strict=True):
-            product = 2 ** sum(stride[2 - axis] == 2 for stride in strides)
-            if size < 1 or size % product:
-                raise ValueError(f"patch must be a multiple of {product} voxels along {'xyz'[axis]}")
+        if min(self.patch) < 1 or (1, 1, 1) in downsampling(self)[1:]:
+            raise ValueError(f"patch must be sizes that can be halved {self.stages - 1} times and keep 4 voxels")
         return self
 
     def canonical(self) -> str:
