@@ -40,6 +40,7 @@ def build() -> typer.Typer:
     """The application with every command, in the order `asdeg --help` lists them."""
     from infra.cli import (
         cases,
+        feature_sets,
         features,
         images,
         label_maps,
@@ -62,6 +63,7 @@ def build() -> typer.Typer:
         quality,
         withdrawals,
         features,
+        feature_sets,
         robustness,
         segmentation,
         runs,

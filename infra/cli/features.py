@@ -20,7 +20,12 @@ def register(app: typer.Typer) -> None:
 
 def extract(
     session: Session,
-    feature_set: Annotated[str | None, typer.Option(help="One for all series.  [default: the study's]")] = None,
+    feature_set: Annotated[
+        str | None,
+        typer.Option(
+            help="A name, a YAML or JSON file, or study-log and the like: by CT and MR.  [default: the study's]"
+        ),
+    ] = None,
     encoder: Annotated[str, typer.Option(help="vit_small, vit_base, an encoder's id, or none.")] = "vit_small",
     rois: Annotated[Literal["all", "every"], typer.Option(help="Unions only, or every label as well.")] = "all",
     site: Annotated[list[str] | None, typer.Option(help="Only this site's cases; may be repeated.")] = None,
@@ -102,7 +107,9 @@ def radiomics(
     mask: Annotated[Path, typer.Argument(help="Label map on the image's grid.")],
     out: Annotated[Path, typer.Option(help=".csv or .parquet; replaced if it exists.")],
     labels: Annotated[str | None, typer.Option(help="Numbers with commas.  [default: every label there is]")] = None,
-    feature_set: Annotated[str, typer.Option(help="Extraction settings by name.")] = "pyradiomics-default",
+    feature_set: Annotated[
+        str, typer.Option(help="A name (see feature-sets), or a YAML or JSON file.")
+    ] = "pyradiomics-default",
     label_map: Annotated[str | None, typer.Option(help="A shipped map's name or a FILE.yaml: adds columns.")] = None,
 ) -> None:
     """Radiomics of two files, without a store: one row a label, column `label`, PyRadiomics' names.

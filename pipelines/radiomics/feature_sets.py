@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -176,11 +177,18 @@ REGISTRY: dict[str, FeatureSet] = {
 
 
 def feature_set(name: str) -> FeatureSet:
-    """The registered feature set of that name or id. Raises NotFound."""
+    """The registered feature set of that name or id, or the one in that YAML or JSON file.
+
+    Raises NotFound, SettingsError.
+    """
+    if name.endswith((".yaml", ".yml", ".json")):
+        from pipelines.radiomics.feature_set_files import read_feature_set
+
+        return read_feature_set(Path(name))
     for known in REGISTRY.values():
         if name in (known.name, known.id):
             return known
-    raise NotFound(f"no feature set is named {name!r}.", action=f"Use one of: {', '.join(REGISTRY)}.")
+    raise NotFound(f"no feature set is named {name!r}.", action=f"Use one of: {', '.join(REGISTRY)}, or a YAML file.")
 
 
 def feature_set_for(sequence: str, override: str | FeatureSet | None = None) -> FeatureSet:
