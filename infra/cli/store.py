@@ -33,6 +33,8 @@ def register(app: typer.Typer) -> None:
     app.add_typer(store, name="store")
     example = 'asdeg store sql "select site, count(*) as cases from cases group by site"'
     command(store, "sql", example=example)(sql)
+    example = "asdeg store explain p001 ct.vertebral_body.all.original_shape_MeshVolume --site site_a"
+    command(store, "explain", example=example)(explain)
     command(store, "check", example="asdeg store check --blobs")(check)
     command(store, "optimize", example="asdeg store optimize")(optimize)
     command(app, "doctor", example="asdeg doctor")(doctor)
@@ -46,6 +48,30 @@ def sql(
     """Answer a query over the store's tables (latest revisions) and wide views."""
     found = session.house().store.snapshot(as_of).sql(query)
     session.table("Answer", found.column_names, found.to_pylist())
+
+
+def explain(
+    session: Session,
+    patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym at that site.")],
+    feature: Annotated[str, typer.Argument(help="Full name: sequence.structure.level.feature.")],
+    site: Annotated[str, typer.Option(help="The patient's site.")],
+) -> None:
+    """Say where a feature's value came from: image, mask, settings, software, push; and its earlier revisions."""
+    from feature_store.lineage import explain
+
+    found = explain(session.house().store.snapshot(), site, patient_id, feature)
+    if session.as_json:
+        session.json([vars(origin) for origin in found])
+        return
+    newest = found[0]
+    session.result(
+        {name: value for name, value in vars(newest).items() if name not in ("region", "image")}
+        | {f"region {name}": (newest.region or {}).get(name) for name in ("labels", "levels", "voxel_count")}
+        | {f"image {name}": (newest.image or {}).get(name) for name in ("spacing", "scanner_vendor", "scanner_model")}
+    )
+    if len(found) > 1:
+        columns = ("push_sequence", "committed_at", "value", "made_with", "image_hash", "mask_hash")
+        session.table("Earlier revisions", columns, [vars(origin) for origin in found[1:]])
 
 
 def check(
