@@ -64,7 +64,7 @@ def training_table(
     frozen = load_cohort(snapshot, cohort, version)
     view = snapshot.at(frozen.as_of if as_of is None else as_of)
     wanted = [replace(roi, segmentation=segmentation) for roi in rois]
-    members, tuned = _fit_members(view, frozen, feature_sets, in_sample)
+    members, tuned = _fit_members(snapshot, frozen, feature_sets, in_sample)
     cases = list(zip(members["site"], members["patient_id"], members["case_id"], strict=True))
     matrix = read_matrix(view, cases, feature_sets, wanted)
     return TrainingTable(
@@ -138,16 +138,19 @@ def patient_features(
 
 
 def _fit_members(
-    view: Snapshot, cohort: Cohort, feature_sets: Sequence[str], in_sample: InSample
+    newest: Snapshot, cohort: Cohort, feature_sets: Sequence[str], in_sample: InSample
 ) -> tuple[pd.DataFrame, dict[str, Any] | None]:
-    """The members to read, and what was done about encoders that know some of them (None: none does)."""
+    """The members to read, and what was done about encoders that know some of them (None: none does).
+
+    What is known of an encoder today counts, not what was known when the cohort was frozen.
+    """
     columns = ["encoder", "outcomes_seen", "patients_seen", "outcomes_of"]
     names = cohort.members["site"] + "/" + cohort.members["patient_id"]
     training = cohort.members["partition"] == Partition.TRAINING
     tests = set(names[~training])
     tuned_on: set[str] = set()
     encoders = []
-    for row in view.table("encoders", columns, {"encoder": list(feature_sets)}).to_pylist():
+    for row in newest.table("encoders", columns, {"encoder": list(feature_sets)}).to_pylist():
         seen = set(row["patients_seen"] or [])
         # without outcomes an encoder may know the training patients' images, never the test patients'
         if count := len(seen & tests):

@@ -40,6 +40,7 @@ def build() -> typer.Typer:
     """The application with every command, in the order `asdeg --help` lists them."""
     from infra.cli import (
         cases,
+        encoders,
         feature_sets,
         features,
         images,
@@ -66,6 +67,7 @@ def build() -> typer.Typer:
         feature_sets,
         robustness,
         segmentation,
+        encoders,
         runs,
         studies,
         serving,

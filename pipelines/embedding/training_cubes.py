@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Collection, Iterable, Sequence
@@ -86,7 +87,8 @@ class CubeReader:
 
     def read(self, roi: TrainingRoi) -> np.ndarray:
         """float32 (128, 128, 128). Raises what the image or mask gives cause for."""
-        kept = self._folder / f"{roi.mask_hash[:20]}-{'-'.join(map(str, roi.labels))[:80]}-{roi.image_hash[:20]}.npy"
+        what = (roi.image_hash, roi.mask_hash, roi.labels, self._settings.margin_mm)
+        kept = self._folder / f"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}.npy"
         try:
             cube: np.ndarray = np.load(kept)
             return cube
