@@ -93,6 +93,8 @@ def _translated(parameters: Mapping[str, Any]) -> dict[str, Any]:
     for part in parameters:
         if part not in PARTS:
             raise _refused(str(part), f"a parameter file has {', '.join(PARTS)}")
+        if not isinstance(parameters[part] or {}, Mapping):
+            raise _refused(str(part), "it must be a mapping of keys to values")
     settings = _setting(parameters.get("setting") or {})
     settings |= _image_types(parameters.get("imageType") or {"Original": None})
     return settings | _classes(parameters.get("featureClass"))
@@ -120,6 +122,8 @@ def _setting(setting: Mapping[str, Any]) -> dict[str, Any]:
 def _image_types(image_types: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"image_types": []}
     for name, custom in image_types.items():
+        if not isinstance(custom or {}, Mapping):
+            raise _refused(f"imageType.{name}", "it must be a mapping of keys to values")
         custom = dict(custom or {})
         if name == "Wavelet":
             for key, meant in (("wavelet", "coif1"), ("level", 1), ("start_level", 0)):
@@ -141,7 +145,7 @@ def _classes(classes: Mapping[str, Any] | None) -> dict[str, Any]:
     for name, features in classes.items():
         if name not in CLASSES:
             raise _refused(f"featureClass.{name}", f"the classes are {', '.join(ALL_CLASSES)}")
-        if features and set(features) != set(CLASSES[name]):
+        if features and (not isinstance(features, list) or set(features) != set(CLASSES[name])):
             raise _refused(f"featureClass.{name}", "a class is computed whole; choose features afterwards")
     return {"classes": list(classes)}
 

@@ -8,9 +8,10 @@ Stock is ``RadiomicsFeatureExtractor.execute`` on the whole image, once an ROI, 
 features; ours is the crop and the extraction of the same ROI. Both run once before the clock starts (ours
 compiles its kernels then). ``cpu_ratio`` and ``wall_ratio`` are stock's time over ours, summed over the ROIs.
 
-The real images are those of the shared data folder. With the source distribution of pyradiomics 3.0.1
-unpacked (``pip download --no-binary :all: --no-deps --no-build-isolation pyradiomics==3.0.1``) and
-``PYRADIOMICS_SDIST`` pointing at it, its lung, brain and breast cases are in the table as well.
+The real images are those of the shared data folder, and the lung, brain and breast cases of the source distribution
+of pyradiomics 3.0.1. That is downloaded by pip into the user's cache folder (``~/.cache/asdeg``) the first time, or
+taken from where ``PYRADIOMICS_SDIST`` says it is unpacked; where neither works its cases are left out, with a note.
+``--cases TEXT`` (may be repeated) takes only the cases whose name contains the text.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "
 import argparse
 import json
 import logging
+import subprocess
 import sys
+import tarfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +41,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # this file has the name of the library it measures: its folder must not be looked in first
 sys.path[:] = [str(REPOSITORY), *(p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent)]
 
+from feature_store.errors import AsdegError
 from pipelines.imaging.images import read_image
 from pipelines.imaging.masks import align_mask, read_mask
-from pipelines.radiomics.crop import crop_roi
 from pipelines.radiomics.extractor import RadiomicsExtractor
 from pipelines.radiomics.feature_sets import REGISTRY, FeatureSet, feature_set
 from pipelines.radiomics.preprocessing import preprocess, preprocess_mask
+from pipelines.radiomics.series import RadiomicsSeries
 
 TOLERANCE = 1e-9
 
@@ -61,6 +66,8 @@ def stock_extractor(settings: FeatureSet) -> Any:
         extractor.enableImageTypeByName("Original")
     if "wavelet" in settings.image_types:
         extractor.enableImageTypeByName("Wavelet")
+    if "log" in settings.image_types:
+        extractor.enableImageTypeByName("LoG", customArgs={"sigma": list(settings.log_sigma)})
     return extractor
 
 
@@ -93,8 +100,8 @@ def measure(
     stock = stock_extractor(settings)
 
     def extract(label: int) -> np.ndarray:
-        array = sitk.GetArrayViewFromImage(image)
-        return ours.extract_from_crop(crop_roi(array, voxels == label, spacing=image.GetSpacing()))
+        series = RadiomicsSeries(sitk.GetArrayViewFromImage(image), image.GetSpacing(), settings)
+        return ours.extract_from_crop(series.crop(voxels == label))
 
     totals = np.zeros(4)
     values = near = identical = 0
@@ -128,8 +135,11 @@ def measure(
     }
 
 
-def named_cases(data: Path) -> Iterator[tuple[str, sitk.Image, sitk.Image, list[int], FeatureSet]]:
-    """The real images, a phantom of the size of a sagittal MR, and the largest ROI."""
+Case = tuple[sitk.Image, sitk.Image, list[int], FeatureSet]
+
+
+def named_cases(data: Path) -> Iterator[tuple[str, Callable[[], Case]]]:
+    """Name and how to load it: the real images, a phantom of the size of a sagittal MR, and the largest ROI."""
     default, mr = REGISTRY["pyradiomics-default"], REGISTRY["study-mr"]
     spine = data / "spine"
 
@@ -137,32 +147,75 @@ def named_cases(data: Path) -> Iterator[tuple[str, sitk.Image, sitk.Image, list[
         series = read_image(spine / image)
         return series, align_mask(read_mask(spine / mask), series)
 
-    ct, ct_mask = pair("ct_dicom/series", "ct_dicom/seg.nii.gz")
-    yield "ct_dicom", ct, ct_mask, [32, 33, 86, 87], default
-    yield "ct_lumbar", *pair("ct_lumbar/ct.nii.gz", "ct_lumbar/totalsegmentator_seg.nii.gz"), [27, 31, 86], default
-    t2, t2_mask = pair(
-        "t2_single_disc/sub-mri_label-6_T2w.nii.gz", "t2_single_disc/sub-mri_seg-vert_label-6_msk.nii.gz"
+    def ct_dicom() -> tuple[sitk.Image, sitk.Image]:
+        return pair("ct_dicom/series", "ct_dicom/seg.nii.gz")
+
+    def large() -> Case:
+        ct, mask = ct_dicom()
+        return ct, _dilated(mask, 500_000), [1], default
+
+    lumbar = ("ct_lumbar/ct.nii.gz", "ct_lumbar/totalsegmentator_seg.nii.gz")
+    t2 = ("t2_single_disc/sub-mri_label-6_T2w.nii.gz", "t2_single_disc/sub-mri_seg-vert_label-6_msk.nii.gz")
+    slab = ("mr_axial_slab/mr.nii.gz", "mr_axial_slab/seg.nii.gz")
+    vertebra = (
+        "ct_single_vertebra/sub-ct_label-22_ct.nii.gz",
+        "ct_single_vertebra/sub-ct_seg-vert_label-22_msk.nii.gz",
     )
-    yield "t2_single_disc", t2, t2_mask, [5, 6, 105], mr
-    yield "mr_axial_slab", *pair("mr_axial_slab/mr.nii.gz", "mr_axial_slab/seg.nii.gz"), [19, 20, 46], mr
+    muscles = ("axial_muscles/TUM01_water.nii.gz", "axial_muscles/TUM01_muscles_seg.nii.gz")
+    bones = [32, 33, 86, 87]
+    yield "ct_dicom", lambda: (*ct_dicom(), bones, default)
+    yield "ct_dicom, 32 bins", lambda: (*ct_dicom(), bones, REGISTRY["study-ct-32bins"])
+    yield "ct_dicom, LoG", lambda: (*ct_dicom(), bones[:2], REGISTRY["study-ct-log"])
+    yield "ct_dicom, 1 mm", lambda: (*ct_dicom(), bones[:2], REGISTRY["study-ct-1mm"])
+    yield "ct_lumbar", lambda: (*pair(*lumbar), [27, 31, 86], default)
+    yield "ct_lumbar, LoG", lambda: (*pair(*lumbar), [27, 31, 86], REGISTRY["study-ct-log"])
+    yield "t2_single_disc", lambda: (*pair(*t2), [5, 6, 105], mr)
+    yield "t2_single_disc, LoG", lambda: (*pair(*t2), [5, 6, 105], REGISTRY["study-mr-log"])
+    yield "t2_single_disc, 1 mm", lambda: (*pair(*t2), [5, 6, 105], REGISTRY["study-mr-1mm"])
+    yield "mr_axial_slab", lambda: (*pair(*slab), [19, 20, 46], mr)
+    yield "ct_single_vertebra", lambda: (*pair(*vertebra), [22], default)
+    yield "axial_muscles", lambda: (*pair(*muscles), [1, 2, 3, 4], mr)
+    brain = data / "pyradiomics"
     yield (
-        "ct_single_vertebra",
-        *pair("ct_single_vertebra/sub-ct_label-22_ct.nii.gz", "ct_single_vertebra/sub-ct_seg-vert_label-22_msk.nii.gz"),
-        [22],
-        default,
+        "brain1",
+        lambda: (read_image(brain / "brain1_image.nrrd"), read_mask(brain / "brain1_label.nrrd"), [1], default),
     )
-    muscles = pair("axial_muscles/TUM01_water.nii.gz", "axial_muscles/TUM01_muscles_seg.nii.gz")
-    yield "axial_muscles", *muscles, [1, 2, 3, 4], mr
-    brain = read_image(data / "pyradiomics" / "brain1_image.nrrd")
-    yield "brain1", brain, read_mask(data / "pyradiomics" / "brain1_label.nrrd"), [1], default
-    yield "MR phantom 220x220x77", *sagittal_phantom(), [1, 2, 3, 4, 5], mr
-    yield "MR phantom, default set", *sagittal_phantom(), [1, 2, 3, 4, 5], default
-    yield "ROI of over 500,000 voxels", ct, _dilated(ct_mask, 500_000), [1], default
-    folder = Path(os.environ.get("PYRADIOMICS_SDIST", "")) / "data"
+    yield "MR phantom 220x220x77", lambda: (*sagittal_phantom(), [1, 2, 3, 4, 5], mr)
+    yield "MR phantom, default set", lambda: (*sagittal_phantom(), [1, 2, 3, 4, 5], default)
+    yield "ROI of over 500,000 voxels", large
+
+    def distributed(name: str) -> Case:
+        folder = source_distribution() / "data"
+        return (
+            read_image(folder / f"{name}_image.nrrd"),
+            read_mask(folder / f"{name}_label.nrrd"),
+            [1],
+            default,
+        )
+
     for name in ("lung1", "lung2", "brain2", "breast1"):
-        if (folder / f"{name}_image.nrrd").is_file():
-            series = read_image(folder / f"{name}_image.nrrd")
-            yield f"{name} (source distribution)", series, read_mask(folder / f"{name}_label.nrrd"), [1], default
+        yield f"{name} (source distribution)", partial(distributed, name)
+
+
+@cache
+def source_distribution() -> Path:
+    """Folder of pyradiomics 3.0.1's source distribution, downloaded by pip the first time. Raises LookupError."""
+    given = os.environ.get("PYRADIOMICS_SDIST")
+    if given:
+        return Path(given)
+    kept = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "asdeg"
+    unpacked = kept / "pyradiomics-3.0.1"
+    if not (unpacked / "data").is_dir():
+        kept.mkdir(parents=True, exist_ok=True)
+        options = ["--no-binary", ":all:", "--no-deps", "--no-build-isolation", "--quiet", "--dest", str(kept)]
+        command = [sys.executable, "-m", "pip", "download", "pyradiomics==3.0.1", *options]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=300)
+            with tarfile.open(kept / "pyradiomics-3.0.1.tar.gz") as archive:
+                archive.extractall(kept, filter="data")
+        except (subprocess.SubprocessError, OSError, tarfile.TarError) as error:
+            raise LookupError("pip could not download the source distribution of pyradiomics 3.0.1") from error
+    return unpacked
 
 
 def sagittal_phantom() -> tuple[sitk.Image, sitk.Image]:
@@ -205,9 +258,9 @@ def main() -> None:
     parser.add_argument("--image", type=Path)
     parser.add_argument("--mask", type=Path)
     parser.add_argument("--labels", help="numbers with commas; every label of the mask without it")
-    parser.add_argument("--feature-set", default="pyradiomics-default", choices=list(REGISTRY))
+    parser.add_argument("--feature-set", default="pyradiomics-default", help="a name, or a YAML or JSON file")
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
-    parser.add_argument("--cases", help="only the named cases that contain this text")
+    parser.add_argument("--cases", action="append", help="only the named cases that contain this text")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -225,8 +278,13 @@ def main() -> None:
         return
     _warm_up()
     results = {}
-    for name, image, mask, labels, settings in named_cases(args.data):
-        if args.cases and args.cases not in name:
+    for name, load in named_cases(args.data):
+        if args.cases and not any(text in name for text in args.cases):
+            continue
+        try:
+            image, mask, labels, settings = load()
+        except (LookupError, AsdegError, OSError) as error:
+            print(f"{name:32} left out: {error}", file=sys.stderr)
             continue
         results[name] = measure(image, mask, labels, settings)
         if not args.json:
@@ -240,7 +298,7 @@ def _warm_up() -> None:
     image = sitk.GetImageFromArray(random.normal(0, 300, (12, 12, 12)).astype(np.int16))
     mask = np.zeros((12, 12, 12), np.uint8)
     mask[3:9, 3:9, 3:9] = 1
-    measure(image, sitk.GetImageFromArray(mask), [1], REGISTRY["pyradiomics-default"], repeat=1)
+    measure(image, sitk.GetImageFromArray(mask), [1], REGISTRY["study-ct-log"], repeat=1)
 
 
 def _line(name: str, r: dict[str, Any]) -> str:
