@@ -15,7 +15,6 @@ from feature_store.errors import ExtractionError, LabelEmpty
 from feature_store.store import FeatureStore
 from pipelines.imaging.images import read_canonical, read_image
 from pipelines.imaging.masks import align_mask, read_mask
-from pipelines.radiomics.extractor import warm_up
 from pipelines.radiomics.feature_sets import FeatureSet, feature_set_for
 from pipelines.radiomics.perturbation import PerturbationSettings
 from pipelines.ray_session import ray_session
@@ -45,7 +44,6 @@ def vary_store(
         for series in plan:
             yield from vary_series(store_uri, series, settings)
         return
-    warm_up()
     with ray_session(ray_address, cpus) as resources:
         yield from _on_ray(store_uri, plan, settings, resources.cpus)
 

@@ -26,13 +26,13 @@ class Measured:
     failed: dict[str, int] = field(default_factory=dict)
 
 
-SUMMARY_COLUMNS = ("kind", "images", "family", "features", "icc_0_75", "icc_0_90", "median_icc", "median_cv")
+SUMMARY_COLUMNS = ("kind", "images", "family", "features", "at_least_0.75", "at_least_0.90", "median_icc", "median_cv")
 
 
 def summary(table: pd.DataFrame, icc: str = "icc_2_1") -> list[dict[str, Any]]:
     """A row a kind, image type (original, wavelet, log) and family, and one for all of a kind.
 
-    ``icc_0_75`` and ``icc_0_90``: share of the features whose ICC is that or more; a feature without one counts
+    ``at_least_0.75`` and ``at_least_0.90``: share of the features whose ICC is that or more; a feature without one counts
     as not reaching it. Medians are over the features that have the number.
     """
     parts = table["feature"].str.rpartition(".")[2].str.split("_", n=2)
@@ -49,8 +49,8 @@ def _shares(group: pd.DataFrame, icc: str) -> dict[str, Any]:
     values = group[icc]
     return {
         "features": len(group),
-        "icc_0_75": float((values >= 0.75).mean()),
-        "icc_0_90": float((values >= 0.90).mean()),
+        "at_least_0.75": float((values >= 0.75).mean()),
+        "at_least_0.90": float((values >= 0.90).mean()),
         "median_icc": float(values.median()),
         "median_cv": float(group["cv"].median()),
     }
