@@ -75,12 +75,15 @@ class Acquisition:
 
 
 def weighting(made: Acquisition) -> str:
-    """``t1``, ``t2``, ``pd``, or why it is no plain one: ``stir``, ``dixon``, ``diffusion``, ``flair``,
-    ``gradient_echo``, ``echo_planar``, ``t1_fat_suppressed``, ``t2_fat_suppressed``, ``mr_other``; '' where the header does not say.
+    """``t1``, ``t2``, ``pd``, or why it is no plain one; '' where the header does not say.
+
+    Not plain are ``stir``, ``dixon``, ``diffusion``, ``flair``, ``gradient_echo``, ``echo_planar``, ``mr_other`` and
+    ``t1_fat_suppressed``, ``t2_fat_suppressed``, ``pd_fat_suppressed``.
 
     In this order: diffusion; Dixon parts by ImageType; the stated contrast of an enhanced MR; inversion of 80 to
-    300 ms is STIR; echo planar; a gradient echo without a spin echo; then spin echoes: T2 from TE 60 and TR 1500 ms, T1 up to
-    TE 30 and TR 1200 ms (or an inversion of 300 to 1400 ms with a TE up to 30), proton density between.
+    300 ms is STIR; echo planar; a gradient echo without a spin echo; then spin echoes: T2 from TE 60 and TR
+    1500 ms, T1 up to TE 30 and TR 1200 ms (or an inversion of 300 to 1400 ms with a TE up to 30), proton density
+    between.
     """
     if made.diffusion:
         return "diffusion"

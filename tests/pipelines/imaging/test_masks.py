@@ -11,24 +11,16 @@ import SimpleITK as sitk
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from feature_store.errors import GridMismatch, MaskUnreadable
+from feature_store.errors import GridMismatch
 from pipelines.imaging.images import read_image
-from pipelines.imaging.masks import GRID_TOLERANCE, align_mask, as_label_map, read_mask
+from pipelines.imaging.masks import GRID_TOLERANCE, align_mask, read_mask
+from tests.pipelines.imaging.malformed import a_label_map
 
 TURNS = [(axes, flips) for axes in permutations(range(3)) for flips in product((False, True), repeat=3)]
 
 
 def a_rotation(seed: int) -> list[float]:
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0].ravel().tolist()
-
-
-def a_label_map(size: tuple[int, int, int], spacing: tuple[float, ...], direction: list[float]) -> sitk.Image:
-    """Every voxel has a number of its own, so that any wrong turn shows."""
-    mask = sitk.GetImageFromArray(np.arange(np.prod(size), dtype=np.uint16).reshape(size[::-1]))
-    mask.SetSpacing(spacing)
-    mask.SetOrigin((-120.5, 33.25, 870.125))
-    mask.SetDirection(direction)
-    return mask
 
 
 @settings(max_examples=150, deadline=None)
@@ -83,48 +75,6 @@ def test_tolerance_is_a_small_share_of_a_voxel() -> None:
     assert GRID_TOLERANCE <= 1e-3
 
 
-def _changed(**geometry: object) -> sitk.Image:
-    mask = a_label_map((4, 5, 6), (1.0, 1.0, 3.0), [1, 0, 0, 0, 1, 0, 0, 0, 1])
-    for name, value in geometry.items():
-        getattr(mask, f"Set{name}")(value)
-    return mask
-
-
-MISMATCHES = {
-    "mirrored in the header only": (_changed(Direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1)), "3 mm"),
-    "mirrored twice in the header": (_changed(Direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1)), "5 mm"),
-    "one slice off": (_changed(Origin=(-120.5, 33.25, 873.125)), "3 mm"),
-    "no header": (_changed(Origin=(0, 0, 0)), "879.1 mm"),
-    "other voxel size": (_changed(Spacing=(1.0, 1.0, 2.5)), "2.5 mm from the image's, and voxel sizes differ"),
-    "fewer slices": (_changed()[:, :, :5], "4 x 5 x 5 voxels, the image 4 x 5 x 6"),
-    "resampled finer": (sitk.Expand(_changed(), [2, 2, 2]), "8 x 10 x 12 voxels"),
-    "slightly oblique": (
-        _changed(
-            Direction=(0.9998476951563913, -0.01745240643728351, 0, 0.01745240643728351, 0.9998476951563913, 0, 0, 0, 1)
-        ),
-        "mm from the image's",
-    ),
-    "oblique": (
-        _changed(Direction=(0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)),
-        "turned by 36.9 degrees",
-    ),
-    "turned by 45 degrees": (
-        _changed(Direction=(0.5**0.5, 0, 0.5**0.5, 0, 1, 0, -(0.5**0.5), 0, 0.5**0.5)),
-        "turned by 45.0 degrees",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", MISMATCHES)
-def test_another_grid_is_refused(kind: str) -> None:
-    mask, told = MISMATCHES[kind]
-    with pytest.raises(GridMismatch) as raised:
-        align_mask(mask, _changed(), "m.nii.gz")
-    assert told in raised.value.message
-    assert raised.value.file == "m.nii.gz"
-    assert "nearest neighbour" in raised.value.action
-
-
 # --- label maps -----------------------------------------------------------------------------------
 def _map_of(values: list[float], dtype: type) -> sitk.Image:
     return sitk.GetImageFromArray(np.resize(np.array(values, dtype), (2, 3, 4)))
@@ -136,37 +86,6 @@ def test_whole_numbers_of_any_type_are_labels(dtype: type, tmp_path: Path) -> No
     mask = read_mask(tmp_path / "m.nrrd")
     assert mask.GetPixelID() == sitk.sitkUInt16
     assert np.array_equal(np.unique(sitk.GetArrayViewFromImage(mask)), [0, 27, 89])
-
-
-@pytest.mark.parametrize(
-    ("values", "dtype"),
-    [
-        ([0, 0.5, 1], np.float32),
-        ([0, np.nan], np.float64),
-        ([0, np.inf], np.float32),
-        ([0, -1], np.int16),
-        ([0, 70000], np.int32),
-    ],
-)
-def test_other_numbers_are_no_labels(values: list[float], dtype: type) -> None:
-    with pytest.raises(MaskUnreadable):
-        as_label_map(_map_of(values, dtype))
-
-
-def test_a_folder_a_vector_and_rubbish_are_no_masks(tmp_path: Path) -> None:
-    (tmp_path / "rubbish.nii.gz").write_bytes(b"not a mask")
-    sitk.WriteImage(sitk.Compose([_map_of([0, 1], np.uint8)] * 3), str(tmp_path / "rgb.nrrd"))
-    nan = _map_of([0, np.nan], np.float32)
-    sitk.WriteImage(nan, str(tmp_path / "nan.nii.gz"))
-    for path in (
-        tmp_path,
-        tmp_path / "nan.nii.gz",
-        tmp_path / "rubbish.nii.gz",
-        tmp_path / "rgb.nrrd",
-        tmp_path / "absent.nrrd",
-    ):
-        with pytest.raises(MaskUnreadable):
-            read_mask(path)
 
 
 # --- real -----------------------------------------------------------------------------------------
