@@ -56,6 +56,13 @@ class Blobs:
         """Whether the blob is kept."""
         return bool(self._files().get_file_info(_path(kind, name)).type == pafs.FileType.File)
 
+    def names(self, kind: str) -> list[str]:
+        """All blobs of a kind, sorted."""
+        selector = pafs.FileSelector(kind, allow_not_found=True, recursive=True)
+        files = [info for info in self._files().get_file_info(selector) if info.type == pafs.FileType.File]
+        found = [info.base_name.removesuffix(SUFFIXES[kind]) for info in files]
+        return sorted(name for name in found if HASH.fullmatch(name))  # what is half written begins with a dot
+
     def read_bytes(self, kind: str, name: str) -> bytes:
         """The whole blob. Raises NotFound, or BlobCorrupt where the bytes no longer have their hash."""
         data = self.local_path(kind, name).read_bytes()

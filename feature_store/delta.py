@@ -79,7 +79,7 @@ class DeltaLog:
                         raise self._failure("take rows", error) from error
 
     def append_numbered(self, rows: pa.Table, name: str, number: int) -> None:
-        """Append as transaction ``number`` of ``name``, which must follow the last one.
+        """Append rows, the last of which is transaction ``number`` of ``name``; they must follow the last one.
 
         Raises TransactionTaken where that number is taken already, also by a commit that lands while
         this one is under way: deltalake rebases plain appends silently, but refuses to rebase over a
@@ -88,7 +88,7 @@ class DeltaLog:
         with self._lock:  # between reading the last number and writing, this handle must not move on
             handle = self._refreshed()
             last = 0 if handle is None else int(handle.transaction_version(name) or 0)
-            if last != number - 1:
+            if last != number - len(rows):
                 raise TransactionTaken
             self._write(handle, rows, CommitProperties(app_transactions=[Transaction(name, number)]))
 

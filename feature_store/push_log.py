@@ -85,6 +85,16 @@ class PushLog:
 
         return self._append(push_id, record)
 
+    def take(self, rows: pa.Table) -> None:
+        """Append another store's records, which follow this one's last; whatever they speak of is here already.
+
+        Raises StoreError where somebody else has written here.
+        """
+        try:
+            self._log.append_numbered(rows.cast(PUSHES.arrow()), TRANSACTION, int(rows["sequence"][-1].as_py()))
+        except TransactionTaken as error:
+            raise StoreError("Somebody else wrote to the copy.", action="Copy into a place of its own.") from error
+
     def _append(self, push_id: str, record: Callable[[pa.Table], dict[str, Any]]) -> int:
         """Commit ``record``, made anew from all rows before it, under the next number."""
         deadline = time.monotonic() + PATIENCE_S

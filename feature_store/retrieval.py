@@ -16,6 +16,7 @@ import pandas as pd
 from feature_store.cohorts import MEMBER_COLUMNS, Cohort, load_cohort
 from feature_store.errors import NotFound, UsageError
 from feature_store.matrix import read_matrix
+from feature_store.schemas import TABLES
 from feature_store.snapshot import Snapshot
 from feature_store.vocabulary import PAPER_ROIS, PRIMARY_SEGMENTATION, InSample, Partition, RoiName
 
@@ -110,6 +111,24 @@ def clinical_table(
         else:
             table[name] = pd.Series([np.nan if v is None else float(v) for v in column], dtype="float64")
     return pd.DataFrame(table)
+
+
+def export_cohort(
+    snapshot: Snapshot, cohort: str, feature_sets: Sequence[str] | None = None, *, version: int | None = None
+) -> pd.DataFrame:
+    """A frozen cohort as one table, a row a patient: who, partition, outcome, clinical variables, features.
+
+    ``feature_sets``: ids of feature sets and encoders (default: all that had values when it was frozen). Embeddings
+    of an encoder that was tuned to these patients' outcomes are in it; its row in ``encoders`` says so.
+    Raises what :func:`training_table` raises.
+    """
+    if feature_sets is None:
+        view = snapshot.at(load_cohort(snapshot, cohort, version).as_of)
+        found = [(table, TABLES[table].key[-1]) for table in ("radiomics", "embeddings")]
+        feature_sets = sorted({name for t, column in found for name in view.table(t, [column])[column].to_pylist()})
+    table = training_table(snapshot, cohort, feature_sets, version=version, in_sample="apparent")
+    clinical = clinical_table(snapshot, cohort, version)
+    return pd.concat([table.patients, clinical.add_prefix("clinical."), table.features], axis=1)
 
 
 def patient_features(

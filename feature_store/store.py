@@ -75,6 +75,14 @@ class FeatureStore:
         """
         return self._pusher.push(tables, kind, source, unless_changed, since, withdraw)
 
+    def log(self, table: str) -> DeltaLog:
+        """The files of one table, for who cares for them or copies them."""
+        return self._logs[table]
+
+    def take_pushes(self, rows: pa.Table) -> None:
+        """Make copied pushes visible (:mod:`feature_store.backup`)."""
+        self._push_log.take(rows)
+
     def optimize(
         self, settings: OptimizeSettings | None = None, progress: Progress | None = None
     ) -> list[OptimizedTable]:

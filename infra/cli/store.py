@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feature_store.errors import AsdegError, NotReady, StoreError
+from feature_store.errors import AsdegError, NotReady, StoreError, UsageError
 from infra.cli.command import command
 from infra.cli.session import Session
+
+if TYPE_CHECKING:
+    from feature_store.store import FeatureStore
 
 NEEDED = (
     "ray",
@@ -37,6 +41,9 @@ def register(app: typer.Typer) -> None:
     command(store, "explain", example=example)(explain)
     command(store, "check", example="asdeg store check --blobs")(check)
     command(store, "optimize", example="asdeg store optimize")(optimize)
+    command(store, "backup", example="asdeg store backup /backups/asdeg")(backup)
+    command(store, "restore", example="asdeg store restore /backups/asdeg --store ./asdeg-store")(restore)
+    command(store, "export", example="asdeg store export study --out study.parquet")(export)
     command(app, "doctor", example="asdeg doctor")(doctor)
 
 
@@ -111,6 +118,58 @@ def optimize(
         progress("done", 1.0)
     session.table(
         "Optimised", ("table", "dead_rows", "files_before", "files", "files_deleted"), [vars(table) for table in done]
+    )
+
+
+def backup(
+    session: Session, place: Annotated[str, typer.Argument(help="A folder or s3:// address; made if it is not there.")]
+) -> None:
+    """Copy every committed push and every blob to a store elsewhere; again, only what is new. Sites may push meanwhile.
+
+    The copy is a store: any command reads it with --store. The control database (keys, case states, schedules) is
+    not in it: copy control.sqlite, or use PostgreSQL's own tools."""
+    from feature_store.store import FeatureStore
+
+    _copy(session, "backup", session.house().store, FeatureStore.open(place, create=True))
+
+
+def restore(session: Session, place: Annotated[str, typer.Argument(help="The backup's address.")]) -> None:
+    """Bring a backup back into --store, which must be empty or hold the backup's first pushes."""
+    from feature_store.store import FeatureStore
+
+    source = FeatureStore.open(place)
+    _copy(session, "restore", source, session.house(create=True).store)
+
+
+def _copy(session: Session, title: str, source: FeatureStore, target: FeatureStore) -> None:
+    from feature_store.backup import backup
+
+    with session.progress(title) as progress:
+        report = backup(source, target, progress)
+        progress("done", 1.0)
+    session.result(
+        vars(report),
+        f"{report.pushes} pushes and {report.blobs} blobs copied; the copy ends at push {report.sequence}.",
+    )
+
+
+def export(
+    session: Session,
+    cohort: Annotated[str, typer.Argument(help="Name of a frozen cohort.")],
+    out: Annotated[Path, typer.Option(help="One .parquet file; replaced if it exists.")],
+    version: Annotated[int | None, typer.Option(help="The cohort's version.  [default: the latest]")] = None,
+    feature_set: Annotated[list[str] | None, typer.Option(help="Ids of feature sets and encoders.")] = None,
+) -> None:
+    """Write a cohort to one Parquet file: a row a patient with partition, outcome, clinical variables and features."""
+    from feature_store.retrieval import export_cohort
+
+    if out.suffix != ".parquet":
+        raise UsageError("A cohort is exported as Parquet.", action="Give --out a name that ends in .parquet.")
+    table = export_cohort(session.house().store.snapshot(), cohort, feature_set, version=version)
+    table.to_parquet(out, index=False)
+    session.result(
+        {"out": str(out), "patients": len(table), "columns": len(table.columns)},
+        f"{len(table)} patients, {len(table.columns)} columns: {out}",
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from feature_store.cohort_settings import CohortSettings
 from feature_store.cohorts import freeze_cohort
 from feature_store.errors import FeaturesMissing, NotFound, StoreError, UsageError
-from feature_store.retrieval import clinical_table, patient_features, training_table
+from feature_store.retrieval import clinical_table, export_cohort, patient_features, training_table
 from feature_store.store import FeatureStore
 from tests.feature_store.examples import NAMES, ROIS, case, embedding, encoder, feature_set, label, radiomics
 
@@ -227,3 +227,14 @@ def test_against_a_plain_reading(folder_store: FeatureStore) -> None:
         for roi, name in ((0, "ct."), (1, "t2_sag.")):
             wanted = expected.get((f"{patient.site}/{patient.patient_id}", roi), [np.nan] * 3)
             np.testing.assert_array_equal(table.features.iloc[i].filter(like=name).to_numpy(), wanted)
+
+
+def test_a_cohort_as_one_table(filled: FeatureStore) -> None:
+    snapshot = filled.snapshot()
+    table = export_cohort(snapshot, "study", [MR])
+    patients = training_table(snapshot, "study", [MR])
+    assert table["patient_id"].tolist() == patients.patients["patient_id"].tolist()
+    assert table["outcome"].tolist() == patients.patients["outcome"].tolist()
+    assert table["clinical.age"].tolist() == [50.0] * len(table)
+    assert table[patients.features.columns.tolist()].equals(patients.features)
+    assert set(table.columns) < set(export_cohort(snapshot, "study").columns)
