@@ -204,13 +204,12 @@ def _panel(one: Slice, scale: float, colours: Sequence[tuple[int, int, int]], na
     for number in np.unique(one.regions):
         if number == 0:
             continue
-        inside = Image.fromarray((one.regions == number).astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
-        region = np.asarray(inside) >= 128
-        pixels[_contour(region)] = colours[number - 1]
+        region, (top, left) = _enlarged(one.regions == number, size)
+        pixels[top : top + region.shape[0], left : left + region.shape[1]][_contour(region)] = colours[number - 1]
         name = names[number - 1]
         if name and np.count_nonzero(region) > NAME_PIXELS * len(name):
             rows, columns = np.nonzero(region)
-            places.append((name, (float(np.median(columns)), float(np.median(rows)))))
+            places.append((name, (left + float(np.median(columns)), top + float(np.median(rows)))))
     panel = Image.new("RGB", (size[0], size[1] + CAPTION), BACKGROUND)
     draw = ImageDraw.Draw(panel)
     draw.text((size[0] / 2, 0), one.caption, font=_font(11), fill=FAINT, anchor="mt")
@@ -221,6 +220,22 @@ def _panel(one: Slice, scale: float, colours: Sequence[tuple[int, int, int]], na
     _marks(draw, size, one, scale)
     panel.paste(slice_, (0, CAPTION))
     return panel
+
+
+def _enlarged(drawn: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """What is drawn, at the panel's size (width, height) but only around itself, and where that begins."""
+    from PIL import Image
+
+    ends = []
+    for axis, pixels in ((0, size[1]), (1, size[0])):
+        there = np.flatnonzero(drawn.any(axis=1 - axis))
+        step = pixels / drawn.shape[axis]
+        ends.append((max(0, int((there[0] - 1) * step)), min(pixels, int(np.ceil((there[-1] + 2) * step))), step))
+    (top, bottom, down), (left, right, across) = ends
+    box = (left / across, top / down, right / across, bottom / down)
+    shade = Image.fromarray(drawn.astype(np.uint8) * 255)
+    region = np.asarray(shade.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)) >= 128
+    return region, (top, left)
 
 
 def _contour(region: np.ndarray) -> np.ndarray:
@@ -240,11 +255,12 @@ def _marks(draw: Any, size: tuple[int, int], one: Slice, scale: float) -> None:
     """Orientation letters and the bar."""
     width, height = size
     top, bottom, left, right = one.letters
-    ends = (((width / 2, 3), top, "mt"), ((width / 2, height - 3), bottom, "mb"), ((4, height / 2), left, "lm"))
+    bar = BAR_MM * scale if BAR_MM * scale < width - 20 else 0.0
+    middle = width / 2 if bar + 24 < width / 2 else (bar + 8 + width) / 2  # beside the bar
+    ends = (((width / 2, 3), top, "mt"), ((middle, height - 3), bottom, "mb"), ((4, height / 2), left, "lm"))
     for place, letter, anchor in (*ends, ((width - 4, height / 2), right, "rm")):
         draw.text(place, letter, font=_font(14), fill=TEXT, anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
-    bar = BAR_MM * scale
-    if bar < width - 20:
+    if bar:
         y = height - 12
         draw.line([(8, y), (8 + bar, y)], fill=(0, 0, 0), width=6)
         draw.line([(8, y), (8 + bar, y)], fill=TEXT, width=2)
@@ -360,5 +376,5 @@ def _png(page: Image) -> bytes:
     picture.frombytes(indices.tobytes())
     picture.putpalette([*greys.tolist(), *colours[kept].ravel().tolist()])
     out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=4)
+    picture.save(out, "PNG", compress_level=2)
     return out.getvalue()

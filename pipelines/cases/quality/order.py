@@ -6,8 +6,7 @@ Places are centres in world space (LPS, mm), so the way an image is stored plays
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,22 +26,47 @@ the next disc, so whole vertebrae are compared among themselves."""
 
 
 def out_of_order(centres: Mapping[Key, np.ndarray]) -> dict[Key, str]:
-    """The regions whose level does not fit its neighbour's, each with the sentence that says so.
+    """The regions whose level does not fit the others', each with the sentence that says so.
 
-    Of two neighbours in the wrong order either may be the wrong one, so both are named.
+    Levels that every longest row in the right order has in common are right; the others are named. So a swapped
+    pair is found without its neighbours, and where two levels contradict each other and nothing tells which
+    of them is right, both are named.
     """
     wrong: dict[Key, str] = {}
     for chain in CHAINS:
-        row = sorted((RANK[key[1]], key) for key in centres if key[0] in chain and key[1] in RANK)
-        for (upper_rank, upper), (lower_rank, lower) in pairwise(row):
-            drop = float(centres[upper][2] - centres[lower][2])
-            if upper_rank < lower_rank and drop <= 0:
-                sentence = (
-                    f"the centre of {upper[1]} lies {-drop:.1f} mm below that of {lower[1]}; it belongs above it."
-                )
-                wrong.setdefault(upper, sentence)
-                wrong.setdefault(lower, sentence)
+        levels: dict[str, list[Key]] = defaultdict(list)
+        for key in centres:
+            if key[0] in chain and key[1] in RANK:
+                levels[key[1]].append(key)
+        row = sorted(levels, key=RANK.__getitem__)
+        heights = [float(np.mean([centres[key][2] for key in levels[level]])) for level in row]
+        right = _in_every_longest_fall(heights)
+        for n, level in enumerate(row):
+            if n in right:
+                continue
+            against = [m for m in range(len(row)) if m != n and (m - n) * (heights[m] - heights[n]) >= 0]
+            nearest = min(against, key=lambda m: (m not in right, abs(m - n)))
+            upper, lower = sorted((n, nearest))
+            apart = heights[lower] - heights[upper]
+            sentence = (
+                f"the centre of {row[upper]} lies {apart:.1f} mm below that of {row[lower]}; it belongs above it."
+            )
+            wrong |= dict.fromkeys(levels[level], sentence)
     return wrong
+
+
+def _in_every_longest_fall(heights: Sequence[float]) -> set[int]:
+    """Places that every longest strictly falling subsequence goes through."""
+    count = len(heights)
+    ending, starting = [1] * count, [1] * count
+    for n in range(count):
+        ending[n] = 1 + max((ending[m] for m in range(n) if heights[m] > heights[n]), default=0)
+    for n in reversed(range(count)):
+        starting[n] = 1 + max((starting[m] for m in range(n + 1, count) if heights[m] < heights[n]), default=0)
+    longest = max(ending, default=0)
+    on_one = [n for n in range(count) if ending[n] + starting[n] - 1 == longest]
+    places = [ending[n] for n in on_one]
+    return {n for n in on_one if places.count(ending[n]) == 1}
 
 
 def mirrored(centres: Mapping[Key, np.ndarray]) -> dict[Key, str]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.vocabulary import RoiName
+from pipelines.cases.quality.order import out_of_order
 from pipelines.cases.quality.verdict import Verdict
 from pipelines.cases.rois import LabelName
 from tests.pipelines.cases.quality_images import LEVELS, Made, codes, judged, spine
@@ -133,6 +134,33 @@ def test_a_union_is_the_wrong_one_where_a_swapped_level_lies_outside_of_it() -> 
     made.names[5], made.names[4] = LabelName("vertebral_body", "L1"), LabelName("vertebral_body", "T12")
     _, rois = judged(made)
     assert codes(rois[BODY["all"]]) == ["LevelOrder:fail"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.permutations(range(9)))
+def test_levels_that_are_not_named_are_in_order(places: list[int]) -> None:
+    """Bodies and discs at any heights: what is left after the named ones falls from head to foot, and nothing is
+    named where all do."""
+    row = ("L1", "L1-L2", "L2", "L2-L3", "L3", "L3-L4", "L4", "L4-L5", "L5")
+    keys = [("intervertebral_disc" if "-" in level else "vertebral_body", level, "both") for level in row]
+    centres = {key: np.array([0.0, 0.0, -20.0 * place]) for key, place in zip(keys, places, strict=True)}
+    wrong = out_of_order(centres)
+    left = [centres[key][2] for key in keys if key not in wrong]
+    assert left == sorted(left, reverse=True)
+    assert bool(wrong) == (list(places) != sorted(places))
+
+
+def test_a_swapped_pair_is_found_without_its_neighbours() -> None:
+    row = ("L1", "L1-L2", "L2", "L2-L3", "L3", "L3-L4", "L4", "L4-L5", "L5")
+    keys = [("intervertebral_disc" if "-" in level else "vertebral_body", level, "both") for level in row]
+    heights = {key: np.array([5.0, 0.0, -17.0 * n]) for n, key in enumerate(keys)}
+    heights[keys[2]], heights[keys[6]] = heights[keys[6]], heights[keys[2]]
+    wrong = out_of_order(heights)
+    assert set(wrong) == {keys[2], keys[6]}
+    assert wrong[keys[2]] == "the centre of L2 lies 51.0 mm below that of L2-L3; it belongs above it."
+    lone = dict(heights) | {keys[2]: heights[keys[6]], keys[6]: heights[keys[2]]}
+    lone[keys[4]] = np.array([0.0, 0.0, 30.0])  # L3 above everything: the others outvote it
+    assert set(out_of_order(lone)) == {keys[4]}
 
 
 def test_discs_belong_between_their_bodies() -> None:
