@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import (
     UID,
@@ -33,7 +34,7 @@ from pipelines.imaging.dicom_frame import Frame
 from pipelines.imaging.itk_calls import itk_call
 
 BY_GDCM = frozenset({JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit})
-_UNDECODED = "its pixels cannot be decoded"
+_UNDECODED = "its pixels are damaged or cut short"
 _PIXEL_MODULE = (
     "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation",
@@ -77,10 +78,21 @@ def stored_frames(
     if syntax is None and meta is not None:  # files without a meta group are implicit or explicit, as they were read
         little = dataset.original_encoding[1] is not False
         meta.TransferSyntaxUID = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    name = getattr(syntax, "name", "")
-    message = f"{_UNDECODED} (damaged, or {name} is not supported)" if name else _UNDECODED
+    elif not _is_decodable(syntax):
+        raise error(
+            f"its compression ({getattr(syntax, 'name', 'of no name')[:64]}) is not supported.",
+            action="Export it uncompressed, or convert it to NIfTI or NRRD.",
+            file=file,
+        )
     # `raw`: no change of colour space; single numbers only come this far
-    return dicom_call(lambda: list(iter_pixels(dataset, indices=list(indices), raw=True)), error, message, file)
+    return dicom_call(lambda: list(iter_pixels(dataset, indices=list(indices), raw=True)), error, _UNDECODED, file)
+
+
+def _is_decodable(syntax: UID | None) -> bool:
+    try:
+        return syntax is None or get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
 
 
 def _single_bits(dataset: Dataset, indices: Sequence[int]) -> list[np.ndarray]:

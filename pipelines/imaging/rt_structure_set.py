@@ -134,8 +134,8 @@ def _inside(polygons: list[np.ndarray], width: int, height: int) -> np.ndarray:
 def _regions(dataset: Dataset, file: str) -> list[Region]:
     described = {int(item.ROINumber): item for item in dataset.get("StructureSetROISequence") or []}
     drawn = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or []}
-    if not described and not drawn:
-        raise MaskUnreadable("the structure set holds no ROI.", action=_AGAIN, file=file)
+    if not drawn:
+        raise MaskUnreadable("the structure set holds no contours, or is cut short.", action=_AGAIN, file=file)
     regions = []
     for number in sorted({*described, *drawn}):
         about = described.get(number, Dataset())

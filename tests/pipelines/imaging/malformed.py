@@ -378,10 +378,10 @@ SERIES: dict[str, Kind] = {
     "DICOM: MR called ct": Kind(ImageUnitError, "modality is MR", _series(modality="MR"), "ct"),
     "DICOM: empty file": Kind(DicomSeriesError, "damaged, cut short, or holds no image", _cut_last(0)),
     "DICOM: header cut short": Kind(DicomSeriesError, "damaged, cut short, or holds no image", _cut_last(200)),
-    "DICOM: pixels cut short": Kind(DicomSeriesError, "cannot be decoded", _cut_last(-20)),
-    "DICOM: pixels missing": Kind(DicomSeriesError, "cannot be decoded", _without("PixelData")),
-    "DICOM: compressed pixels damaged": Kind(DicomSeriesError, "cannot be decoded", _edited(_damaged_stream)),
-    "DICOM: unsupported compression": Kind(DicomSeriesError, "is not supported", _edited(_undecodable)),
+    "DICOM: pixels cut short": Kind(DicomSeriesError, "pixels are damaged", _cut_last(-20)),
+    "DICOM: pixels missing": Kind(DicomSeriesError, "pixels are damaged", _without("PixelData")),
+    "DICOM: compressed pixels damaged": Kind(DicomSeriesError, "pixels are damaged", _edited(_damaged_stream)),
+    "DICOM: unsupported compression": Kind(DicomSeriesError, "MPEG-4.* is not supported", _edited(_undecodable)),
     "DICOM: pixels of another size": Kind(DicomSeriesError, "differ in size", _edited(_another_size)),
     "DICOM: missing slice": Kind(
         DicomSeriesError, r"1 of 4 distances are not the usual 3.00 mm \(6.00 mm\)", _one_left_out
@@ -461,7 +461,7 @@ SERIES: dict[str, Kind] = {
         "ct",
     ),
     "multi-frame: pixels cut short": Kind(
-        DicomSeriesError, "cannot be decoded", _frames(lambda d: setattr(d, "PixelData", d.PixelData[:-100]))
+        DicomSeriesError, "pixels are damaged", _frames(lambda d: setattr(d, "PixelData", d.PixelData[:-100]))
     ),
 }  # fmt: skip
 
@@ -689,7 +689,7 @@ DICOM_MASKS: dict[str, Kind] = {
     "SEG: frames without a segment": Kind(MaskUnreadable, "which segment", _seg(_nameless)),
     "SEG: frames without position": Kind(MaskUnreadable, "lacks its position", _seg(_unplaced)),
     "SEG: no type": Kind(MaskUnreadable, "of what kind it is", _seg(lambda d: delattr(d, "SegmentationType"))),
-    "SEG: cut short": Kind(MaskUnreadable, "cannot be decoded", _then_cut(_seg(), -20)),
+    "SEG: cut short": Kind(MaskUnreadable, "pixels are damaged", _then_cut(_seg(), -20)),
     "RTSTRUCT: contours beside the slices": Kind(
         GridMismatch, "ROI 1 lies up to 1.2 mm beside its slice", _rt(_moved(0, 0, 0.4))
     ),
@@ -716,7 +716,10 @@ DICOM_MASKS: dict[str, Kind] = {
         _rt(lambda: {1: contours_of(labels_of(), 1), 2: contours_of(np.ones((6, 8, 9)), 1)}),
     ),
     "RTSTRUCT: ROI number 0": Kind(MaskUnreadable, "number 0", _rt(lambda: {0: contours_of(labels_of(), 1)})),
-    "RTSTRUCT: no ROI": Kind(MaskUnreadable, "holds no ROI", _rt(edit=_no_regions)),
+    "RTSTRUCT: no ROI": Kind(MaskUnreadable, "holds no contours", _rt(edit=_no_regions)),
+    "RTSTRUCT: ROIs without contours": Kind(
+        MaskUnreadable, "holds no contours", _rt(edit=lambda d: delattr(d, "ROIContourSequence"))
+    ),
     "RTSTRUCT: cut short": Kind(MaskUnreadable, "", _then_cut(_rt(), 700)),
     "DICOM mask: an image instead": Kind(MaskUnreadable, "neither a segmentation", _image_as_mask),
     "DICOM mask: empty folder": Kind(MaskUnreadable, "a folder with 0 DICOM files", _mask_folder()),

@@ -229,6 +229,22 @@ def test_points_are_no_region(tmp_path: Path, labels: np.ndarray) -> None:
     assert np.array_equal(_mask(tmp_path / "m.dcm", loaded), labels == 1)
 
 
+@pytest.mark.parametrize("form", ["seg", "rt"])
+def test_a_mask_cut_short_anywhere_is_refused(tmp_path: Path, labels: np.ndarray, form: str) -> None:
+    loaded = _series(tmp_path)
+    if form == "seg":
+        dataset = segmentation(source_slices(tmp_path / "ct"), labels)
+    else:
+        dataset = structure_set(loaded.image, {1: contours_of(labels, 1), 2: contours_of(labels, 2)})
+    path = tmp_path / "m.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    whole = path.read_bytes()
+    for left in range(132, len(whole) - 10, len(whole) // 60):
+        path.write_bytes(whole[:left])
+        with pytest.raises(MaskUnreadable):
+            read_mask(path, "m", loaded)
+
+
 # --- Slicer and ITK-SNAP --------------------------------------------------------------------------------
 def _slicer(path: Path, image: sitk.Image, meta: dict[str, str]) -> None:
     for key, value in meta.items():

@@ -295,6 +295,6 @@ def test_a_study_is_read_from_headers_only(whole_study: Study) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     study = read_study(whole_study.folder, "study")
     assert study.taken()["ct"].header.series_number == 20
-    with pytest.raises(DicomSeriesError, match="cannot be decoded"):
+    with pytest.raises(DicomSeriesError, match="damaged or cut short"):
         whole_study.taken("ct")
     assert whole_study.taken("t2_sag") == 3
