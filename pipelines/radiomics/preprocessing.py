@@ -55,6 +55,7 @@ def rescaling(image: sitk.Image, scale: float) -> Rescaling:
     """What :func:`normalize` does to a voxel: ``((voxel - mean) * (1 / SD)) * scale``. Raises ImageConstant."""
     statistics = sitk.StatisticsImageFilter()
     statistics.SetNumberOfThreads(1)
+    statistics.SetNumberOfWorkUnits(1)
     statistics.Execute(image)
     if not statistics.GetSigma() > 0:
         raise ImageConstant("every voxel has the same value.", action="Export the series again.")
@@ -75,6 +76,7 @@ def resample(image: sitk.Image, spacing: tuple[float, float, float], interpolato
     first = 0.5 * (new - old) / old
     filter_ = sitk.ResampleImageFilter()
     filter_.SetNumberOfThreads(1)
+    filter_.SetNumberOfWorkUnits(1)
     filter_.SetOutputSpacing(new.tolist())
     filter_.SetOutputDirection(image.GetDirection())
     filter_.SetOutputOrigin(image.TransformContinuousIndexToPhysicalPoint(first.tolist()))

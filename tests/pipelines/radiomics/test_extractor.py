@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from pipelines.imaging.images import read_image
 from pipelines.imaging.masks import align_mask, read_mask
 from pipelines.radiomics.crop import RoiCrop, crop_roi
 from pipelines.radiomics.extractor import RadiomicsExtractor
-from pipelines.radiomics.feature_sets import PYRADIOMICS_DEFAULT, STUDY_MR, FeatureSet
-from pipelines.radiomics.preprocessing import preprocess
+from pipelines.radiomics.feature_sets import PYRADIOMICS_DEFAULT, REGISTRY, STUDY_MR, FeatureSet
+from pipelines.radiomics.preprocessing import preprocess, preprocess_mask
 from tests.pipelines.radiomics.stock import assert_as_stock, deviations, stock_values
 
 
@@ -57,7 +58,7 @@ SPINE = {
 def real_roi(data: Path, case: str, label: int, feature_set: FeatureSet) -> tuple[sitk.Image, np.ndarray]:
     image_file, mask_file = SPINE[case]
     image = read_image(data / "spine" / image_file)
-    mask = align_mask(read_mask(data / "spine" / mask_file), image)
+    mask = preprocess_mask(align_mask(read_mask(data / "spine" / mask_file), image), feature_set)
     return preprocess(image, feature_set), sitk.GetArrayFromImage(mask) == label
 
 
@@ -70,6 +71,10 @@ def real_roi(data: Path, case: str, label: int, feature_set: FeatureSet) -> tupl
         ("t2_single_disc", 105, PYRADIOMICS_DEFAULT),
         ("mr_axial_slab", 20, STUDY_MR),
         ("ct_single_vertebra", 21, PYRADIOMICS_DEFAULT),
+        ("ct_single_vertebra", 21, REGISTRY["study-ct-1mm"]),
+        ("t2_single_disc", 105, REGISTRY["study-mr-1mm"]),
+        ("ct_lumbar", 31, REGISTRY["study-ct-32bins"]),
+        ("mr_axial_slab", 20, REGISTRY["study-mr-32bins"]),
     ],
 )
 def test_real_images(shared_data: Path, case: str, label: int, feature_set: FeatureSet) -> None:
@@ -104,6 +109,17 @@ def test_roi_that_touches_every_border(shape: tuple[int, int, int], kind: str) -
     mask = np.ones(shape, bool)
     mask[2, 3, 4] = False
     assert_as_stock(image_of(voxels), mask, FeatureSet(name="x", bin_width=5))
+
+
+@pytest.mark.parametrize("shape", [(12, 14, 16), (13, 15, 17)])
+def test_roi_in_each_corner_and_at_each_edge(shape: tuple[int, int, int]) -> None:
+    few = FeatureSet(name="x", bin_width=10, classes=("firstorder", "glszm"))
+    image = image_of(texture(shape, seed=2))
+    for at in product((0.0, 0.5, 1.0), repeat=3):
+        if at.count(0.5) > 1:
+            continue  # inside, or at one face: see above
+        mask = ball(shape, tuple((n - 1) * share for n, share in zip(shape, at, strict=True)), 4.5)
+        assert_as_stock(image, mask, few)
 
 
 # --- special cases -------------------------------------------------------------------------------
@@ -159,6 +175,24 @@ def special_cases() -> list[tuple[str, np.ndarray, np.ndarray, FeatureSet]]:
         ("one slice, flat", flat, _slice(0), default),
         ("several hundred grey levels", grey, cube, FeatureSet(name="x", bin_width=1)),
         ("more levels than voxels", grey.astype(np.float64) / 7, cube, FeatureSet(name="x", bin_width=0.1)),
+        (
+            "a thousand and more levels in the GLCM",
+            grey.astype(np.float64) / 7,
+            cube,
+            FeatureSet(name="x", bin_width=0.08, image_types=("original",), classes=("glcm",)),
+        ),
+        (
+            "many thousands of levels",
+            grey.astype(np.float64) / 7,
+            cube,
+            FeatureSet(
+                name="x",
+                bin_width=0.02,
+                image_types=("original",),
+                classes=("firstorder", "gldm", "glrlm", "glszm", "ngtdm"),
+            ),
+        ),
+        ("thousands of bins by count", grey, cube, FeatureSet(name="x", bin_count=1500, image_types=("original",))),
         ("all in one bin", grey, cube, FeatureSet(name="x", bin_width=10000)),
         ("bin count", grey, cube, FeatureSet(name="x", bin_count=16)),
         ("bin count of a flat region", flat, cube, FeatureSet(name="x", bin_count=16)),
@@ -202,17 +236,26 @@ def test_bins_of_real_width_by_sixteen_and_more_grey_levels_use_the_fast_way_to_
 
 
 # --- random images and masks ----------------------------------------------------------------------
-@settings(deadline=None, max_examples=60)
+RANDOM_SETS = [
+    *(FeatureSet(name="x", bin_width=width, voxel_array_shift=300) for width in (25, 5, 100, 3.7)),
+    FeatureSet(name="x", bin_count=16),
+    FeatureSet(name="x", bin_count=300, image_types=("original",)),
+    FeatureSet(name="x", bin_width=1, image_types=("original",)),
+    FeatureSet(name="x", bin_width=5, image_types=("original", "log"), log_sigma=(0.8, 2.5)),
+]
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
 @given(
-    shape=st.tuples(*[st.integers(2, 11)] * 3),
+    shape=st.tuples(*[st.integers(2, 9)] * 3),
     kind=st.sampled_from(["int16", "uint8", "float32", "float64"]),
     content=st.sampled_from(["noise", "smooth", "two values", "flat"]),
     density=st.sampled_from([0.05, 0.3, 0.7, 0.97]),
-    bin_width=st.sampled_from([25, 5, 1, 100, 3.7]),
+    feature_set=st.sampled_from(RANDOM_SETS),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_random_images_and_masks(
-    shape: tuple[int, int, int], kind: str, content: str, density: float, bin_width: float, seed: int
+    shape: tuple[int, int, int], kind: str, content: str, density: float, feature_set: FeatureSet, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     voxels = {
@@ -225,7 +268,6 @@ def test_random_images_and_masks(
     if mask.all():
         mask.flat[0] = False  # stock refuses a mask without background
     image = image_of(voxels.astype(kind), tuple(random.uniform(0.4, 4.0, 3)))
-    feature_set = FeatureSet(name="x", bin_width=bin_width, voxel_array_shift=300)
     try:
         stock = stock_values(image, mask, feature_set)
     except Exception:
@@ -280,3 +322,7 @@ def test_errors_are_named() -> None:
     with pytest.raises(ExtractionError) as caught:
         extractor.extract_from_crop(broken)
     assert caught.value.action
+    # another's text may hold anything; its type is all that is said
+    assert caught.value.__cause__ is not None
+    assert str(caught.value.__cause__) not in caught.value.message
+    assert type(caught.value.__cause__).__name__ in caught.value.message

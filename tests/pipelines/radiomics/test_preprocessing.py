@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from feature_store.errors import ImageConstant
 from pipelines.radiomics.feature_sets import PYRADIOMICS_DEFAULT, STUDY_MR, FeatureSet
-from pipelines.radiomics.preprocessing import normalize, preprocess, preprocess_mask, resample
+from pipelines.radiomics.preprocessing import normalize, preprocess, preprocess_mask, resample, rescaling
 
 
 @pytest.fixture
@@ -68,3 +69,28 @@ def test_order_is_normalise_then_resample(image: sitk.Image) -> None:
 
 def test_same_spacing_is_left_alone(image: sitk.Image) -> None:
     assert resample(image, tuple(image.GetSpacing()), sitk.sitkBSpline) is image
+
+
+@pytest.mark.parametrize("kind", ["int16", "float32"])
+def test_the_number_of_threads_changes_no_bit_and_is_left_as_it_was(kind: str) -> None:
+    voxels = np.random.default_rng(5).normal(300, 90, (40, 61, 70)).astype(kind)
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing((0.7, 1.1, 2.0))
+    settings = FeatureSet(name="x", normalize=True, normalize_scale=100, spacing=(1.0, 1.0, 1.0))
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    found = []
+    try:
+        for threads in (1, 2, 7):
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+            found.append((rescaling(image, 100), sitk.GetArrayFromImage(preprocess(image, settings))))
+            assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == threads
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    for numbers, resampled in found[1:]:
+        assert numbers == found[0][0]
+        assert np.array_equal(resampled, found[0][1])
+
+
+def test_an_image_without_spread_cannot_be_normalised() -> None:
+    with pytest.raises(ImageConstant):
+        preprocess(sitk.GetImageFromArray(np.full((5, 6, 7), 3.0)), STUDY_MR)
