@@ -39,6 +39,7 @@ class RadiomicsSeries:
         self.spacing = spacing
         self._settings = settings
         self._rescale = rescale
+        self._source: sitk.Image | None = None
         self._field: Box | None = None
         self._kept: dict[float, NDArray[np.float32]] = {}
 
@@ -50,7 +51,9 @@ class RadiomicsSeries:
             image = preprocess(image, settings)
         elif settings.normalize:
             rescale = rescaling(image, settings.normalize_scale)
-        return cls(sitk.GetArrayViewFromImage(image), image.GetSpacing(), settings, rescale)
+        series = cls(sitk.GetArrayViewFromImage(image), image.GetSpacing(), settings, rescale)
+        series._source = image  # a view does not keep its image's memory alive
+        return series
 
     def crop(self, mask: sitk.Image | NDArray[np.bool_], field: Box | None = None) -> RoiCrop:
         """Cut out the ROI. ``field``: a box around all ROIs that will be asked for, to filter once for them.
