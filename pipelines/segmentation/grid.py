@@ -93,7 +93,8 @@ def likeliest(probabilities: np.ndarray, grid: RecipeGrid, image: sitk.Image) ->
     to.SetInterpolator(sitk.sitkLinear)
     to.UseNearestNeighborExtrapolatorOn()
     for channel, there in enumerate(probabilities):
-        here = sitk.GetArrayViewFromImage(to.Execute(grid.image(there)))
+        resampled = to.Execute(grid.image(there))  # has a name: a view does not keep its image's memory alive
+        here = sitk.GetArrayViewFromImage(resampled)
         greater = here > best
         which[greater] = channel
         np.maximum(best, here, out=best)
