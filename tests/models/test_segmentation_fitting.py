@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,15 @@ from models.segmentation.recipe import Recipe, SegmentClass, default_recipe, rec
 
 LEFT_RIGHT = [SegmentClass(structure="psoas_major", side=side) for side in ("left", "right")]
 STILL = {"affine_share": 0.0, "intensity_share": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Nets this small only wait for each other on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def tiny(**changes: object) -> Recipe:
