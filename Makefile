@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help env demo test check clean
+.PHONY: help env demo test torture check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,6 +24,9 @@ demo: env ## the main job end to end, on a phantom cohort made on the spot
 
 test: env ## all tests
 	$(BIN)/python -m pytest
+
+torture: env ## kill writers, extractors and the optimiser of one store 300 times and count what was lost (minutes)
+	$(BIN)/python -m tests.torture
 
 check: env ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from feature_store.blobs import Blobs
 from feature_store.errors import AsdegError, StoreError, UsageError
-from feature_store.rows import composite, count_broken, row_hashes
+from feature_store.rows import composite, count_broken, row_hashes, withdrawal_hashes
 from feature_store.schemas import TABLES, TableSchema
 from feature_store.snapshot import Snapshot
 
@@ -87,7 +87,9 @@ def _table(snapshot: Snapshot, schema: TableSchema) -> Iterator[Promise]:
             shown = table.filter(pc.is_in(table["push_id"], value_set=committed))
             rows += len(shown)
             rules.update(count_broken(schema, shown))
-            changed += _sum(pc.not_equal(row_hashes(schema, shown), shown["row_hash"]))
+            gone = pc.fill_null(shown["withdrawn"], False)
+            hashes = pc.if_else(gone, withdrawal_hashes(schema, shown), row_hashes(schema, shown))
+            changed += _sum(pc.not_equal(hashes, shown["row_hash"]))
             for push_id, key in zip(
                 shown["push_id"].to_pylist(), composite(shown, schema.key).to_pylist(), strict=True
             ):

@@ -11,7 +11,6 @@ committing, rows left out as unchanged are looked at again, so that the meaning 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,7 +27,7 @@ from feature_store.delta import DeltaLog
 from feature_store.errors import Conflict
 from feature_store.files import Where
 from feature_store.push_log import PushLog
-from feature_store.rows import RejectedRow, Rows, check_rows, composite, row_hashes
+from feature_store.rows import RejectedRow, Rows, check_rows, composite, row_hashes, withdrawal_hashes
 from feature_store.schemas import TableSchema
 from feature_store.snapshot import Snapshot, table_schema
 
@@ -198,9 +197,8 @@ def _withdrawals(before: Snapshot, schema: TableSchema, keys: Rows) -> _Part | N
     for at, column in enumerate(schema.columns):
         if column.nullable:
             rows = rows.set_column(at, rows.schema.field(at), pa.nulls(len(rows), column.type))
-    names = composite(rows, schema.key)
-    hashes = [hashlib.sha256(b"withdrawn\0" + name.encode()).hexdigest()[:32] for name in names.to_pylist()]
-    return _Part(schema, rows.append_column("row_hash", pa.array(hashes)), names, np.ones(len(rows), bool))
+    rows = rows.append_column("row_hash", withdrawal_hashes(schema, rows))
+    return _Part(schema, rows, composite(rows, schema.key), np.ones(len(rows), bool))
 
 
 def _counts(parts: Sequence[_Part], mask: Callable[[_Part], np.ndarray]) -> dict[str, int]:

@@ -78,6 +78,13 @@ def row_hashes(schema: TableSchema, table: pa.Table) -> pa.Array:
     return pa.array([digest.hexdigest()[:32] for digest in digests], pa.string())
 
 
+def withdrawal_hashes(schema: TableSchema, table: pa.Table) -> pa.Array:
+    """The ``row_hash`` of revisions that say their key holds nothing: of the key alone, and unlike any row's."""
+    names = composite(table, schema.key).to_pylist()
+    digests = [hashlib.sha256(b"withdrawn\0" + name.encode()).hexdigest()[:32] for name in names]
+    return pa.array(digests, pa.string())
+
+
 def composite(table: pa.Table, names: Sequence[str]) -> pa.Array:
     """One string a row from several columns, equal only where all of them are equal."""
     parts = [pc.cast(table[name], pa.string()) for name in names]

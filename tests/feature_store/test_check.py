@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.store import FeatureStore
+from feature_store.withdrawal import withdraw_case
 from tests.feature_store.examples import case, embedding, encoder, feature_set, radiomics
 
 
@@ -49,6 +50,11 @@ def test_a_sound_store_keeps_every_promise(folder_store: FeatureStore) -> None:
     assert looked["rois", "rows have the hash they were written with"] == 4
     assert looked["radiomics", "values are as long as feature_sets says"] == 1
     assert looked["series", "every image_hash is kept among images"] == 1
+
+
+def test_withdrawn_rows_keep_every_promise_too(folder_store: FeatureStore) -> None:
+    withdraw_case(filled(folder_store), "a", "p1", "wrong side", "registry")
+    assert broken(folder_store) == set()
 
 
 def test_a_changed_cell_is_found(folder_store: FeatureStore) -> None:
