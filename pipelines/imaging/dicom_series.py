@@ -19,6 +19,7 @@ from feature_store.errors import DicomSeriesError
 from pipelines.imaging.dicom_file import WHOLE
 from pipelines.imaging.dicom_frame import SPLITS, Frame, geometry_missing
 from pipelines.imaging.dicom_pixels import read_values
+from pipelines.imaging.images import MAX_VOXELS
 
 SAME_POSITION_MM = 0.01
 UNEVEN = 0.05
@@ -96,6 +97,8 @@ def read_volume(volume: Volume, file: str) -> sitk.Image:
     first, spacing = volume.frames[0].plane, volume.spacing
     assert first is not None
     assert spacing is not None
+    if len(volume.frames) * first.rows * first.columns > MAX_VOXELS:
+        raise DicomSeriesError("its header announces an absurd size.", action=WHOLE, file=file)
     image = sitk.GetImageFromArray(read_values(volume.frames, file))
     image.SetSpacing(spacing)
     image.SetOrigin(first.position.tolist())

@@ -14,7 +14,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from feature_store.errors import BlobCorrupt, ImageConstant, ImageNotFinite, ImageUnitError, ImageUnreadable
+from feature_store.errors import (
+    BlobCorrupt,
+    DicomSeriesError,
+    ImageConstant,
+    ImageNotFinite,
+    ImageUnitError,
+    ImageUnreadable,
+)
 from pipelines.imaging.integrity import check_file, is_dicom
 from pipelines.imaging.itk_calls import itk_call
 from pipelines.imaging.series_header import SeriesHeader
@@ -66,12 +73,10 @@ def load_image(
 
 def _load(path: Path, file: str, sequence: str, series_number: int | None) -> LoadedImage:
     if path.is_dir() or is_dicom(path):
-        from pipelines.imaging.dicom_series import read_volume
-        from pipelines.imaging.dicom_study import read_study
+        from pipelines.imaging.dicom_file import dicom_call
 
-        chosen = read_study(path, file).chosen(sequence, series_number)
-        image = _three_dimensional(read_volume(chosen.volume, file), file)
-        return LoadedImage(image, chosen.header, chosen.volume.origins)
+        damaged = "a DICOM file is damaged or cut short"
+        return dicom_call(lambda: _load_dicom(path, file, sequence, series_number), DicomSeriesError, damaged, file)
     check_file(path, file)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -80,6 +85,15 @@ def _load(path: Path, file: str, sequence: str, series_number: int | None) -> Lo
     if float(np.prod([float(n) for n in reader.GetSize()])) > MAX_VOXELS:
         raise ImageUnreadable("its header announces an absurd size.", action="Send the one series.", file=file)
     return LoadedImage(_three_dimensional(itk_call(reader.Execute, ImageUnreadable, unreadable, file), file), None)
+
+
+def _load_dicom(path: Path, file: str, sequence: str, series_number: int | None) -> LoadedImage:
+    from pipelines.imaging.dicom_series import read_volume
+    from pipelines.imaging.dicom_study import read_study
+
+    chosen = read_study(path, file).chosen(sequence, series_number)
+    image = _three_dimensional(read_volume(chosen.volume, file), file)
+    return LoadedImage(image, chosen.header, chosen.volume.origins)
 
 
 def _three_dimensional(image: sitk.Image, file: str) -> sitk.Image:

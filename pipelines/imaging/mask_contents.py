@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,7 +13,10 @@ import SimpleITK as sitk
 from feature_store.errors import MaskUnreadable
 from pipelines.imaging.images import LoadedImage
 from pipelines.imaging.itk_calls import itk_call
-from pipelines.imaging.masks import dicom_mask, read_mask
+from pipelines.imaging.masks import AGAIN, DAMAGED, dicom_mask, read_mask
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -38,21 +42,26 @@ def mask_contents(path: Path, file: str | None = None, image: LoadedImage | None
         names = _slicer_names(path, file)
         numbers = sorted({int(n) for n in np.flatnonzero(counts)} - {0} | set(names))
         return [MaskLabel(n, names.get(n, ""), int(counts[n]) if n < len(counts) else 0) for n in numbers]
-    if dataset.Modality == "SEG":
-        from pipelines.imaging.dicom_seg import segment_names, segment_voxels
+    from pipelines.imaging.dicom_file import dicom_call
 
-        names = segment_names(dataset)
-        found: dict[int, int | None] = {**segment_voxels(dataset, file)}
-    else:
-        from pipelines.imaging.rt_structure_set import read_regions
-
-        names = {region.number: region.name for region in read_regions(dataset, file)}
-        found = dict.fromkeys(names, None)
+    names, found = dicom_call(lambda: _dicom_names(dataset, file), MaskUnreadable, DAMAGED, file, AGAIN)
     if image is not None:
         for number in found:
             mask = read_mask(path, file, image, [number])  # named: a view does not keep its image alive
             found[number] = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
     return [MaskLabel(number, names.get(number, ""), found[number]) for number in sorted(found)]
+
+
+def _dicom_names(dataset: Dataset, file: str) -> tuple[dict[int, str], dict[int, int | None]]:
+    """Names and voxel counts by number; the counts of a structure set are not known without an image."""
+    if dataset.Modality == "SEG":
+        from pipelines.imaging.dicom_seg import segment_names, segment_voxels
+
+        return segment_names(dataset), {**segment_voxels(dataset, file)}
+    from pipelines.imaging.rt_structure_set import read_regions
+
+    names = {region.number: region.name for region in read_regions(dataset, file)}
+    return names, dict.fromkeys(names, None)
 
 
 def _slicer_names(path: Path, file: str) -> dict[int, str]:

@@ -21,6 +21,9 @@ from pipelines.imaging.integrity import check_file, is_dicom
 from pipelines.imaging.itk_calls import itk_call
 from pipelines.imaging.label_places import LARGEST_LABEL
 
+DAMAGED = "the DICOM mask is damaged or cut short"
+AGAIN = "Export the mask again, or send it as a NIfTI or NRRD label map."
+
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
@@ -73,10 +76,11 @@ def dicom_mask(path: Path, file: str) -> Dataset | None:
         path = found[0]
     elif not is_dicom(path):
         return None
-    from pipelines.imaging.dicom_file import read_dataset
+    from pipelines.imaging.dicom_file import dicom_call, read_dataset
 
     dataset = read_dataset(path, file, MaskUnreadable)
-    if str(dataset.get("Modality") or "") not in ("SEG", "RTSTRUCT"):
+    modality = dicom_call(lambda: str(dataset.get("Modality") or ""), MaskUnreadable, DAMAGED, file, AGAIN)
+    if modality not in ("SEG", "RTSTRUCT"):
         raise MaskUnreadable(
             "the DICOM file is neither a segmentation (SEG) nor a structure set (RTSTRUCT).",
             action="Send the object that the drawing tool wrote, or a NIfTI or NRRD label map.",
@@ -86,6 +90,7 @@ def dicom_mask(path: Path, file: str) -> Dataset | None:
 
 
 def _from_dicom(dataset: Dataset, file: str, image: LoadedImage | None, labels: Collection[int] | None) -> sitk.Image:
+    from pipelines.imaging.dicom_file import dicom_call
     from pipelines.imaging.dicom_seg import read_seg
     from pipelines.imaging.rt_structure_set import read_structure_set
 
@@ -94,7 +99,7 @@ def _from_dicom(dataset: Dataset, file: str, image: LoadedImage | None, labels: 
             "a DICOM mask can be read only together with its image.", action="Give the image as well.", file=file
         )
     read = read_seg if dataset.Modality == "SEG" else read_structure_set
-    return read(dataset, image, file, labels)
+    return dicom_call(lambda: read(dataset, image, file, labels), MaskUnreadable, DAMAGED, file, AGAIN)
 
 
 def layers(path: Path, file: str) -> int:

@@ -726,6 +726,15 @@ DICOM_MASKS: dict[str, Kind] = {
     "DICOM mask: folder with two": Kind(MaskUnreadable, "a folder with 2 DICOM files", _mask_folder("a.dcm", "b.dcm")),
 }  # fmt: skip
 
+WHOLE: dict[str, Callable[[Path], tuple[str, str] | None]] = {
+    "classic": _series(),
+    "JPEG-LS": _series(syntax=JPEGLSLossless),
+    "multi-frame": _frames(),
+    "SEG": _seg(),
+    "RTSTRUCT": _rt(),
+}
+"""Nothing wrong with these: what damage is tried on."""
+
 KINDS: dict[str, Kind] = {**FILES, **VALUES, **SERIES, **LABEL_MAPS, **DICOM_MASKS}
 
 
