@@ -53,6 +53,12 @@ class Window(_Frozen):
     low: float = -250.0
     high: float = 1250.0
 
+    @model_validator(mode="after")
+    def _rises(self) -> Window:
+        if self.low >= self.high:
+            raise ValueError("low must lie under high")
+        return self
+
 
 class ZScore(_Frozen):
     """MR, which has no unit: values outside two percentiles are clipped, then z-scored over the whole image."""

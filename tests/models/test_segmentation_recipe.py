@@ -31,6 +31,7 @@ def test_a_recipe_is_its_settings():
         ({"spacing_mm": [0.0, 1.0, 1.0]}, "positive"),
         ({"steps": "many"}, "steps"),
         ({"intensity": {"kind": "window", "middle": 3.0}}, "middle"),
+        ({"intensity": {"kind": "window", "low": 5.0, "high": 5.0}}, "under high"),
         ({"classes": []}, "classes"),
         ({"classes": [{"structure": "femur"}]}, "vocabulary"),
     ],

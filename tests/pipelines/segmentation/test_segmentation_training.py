@@ -17,6 +17,9 @@ import yaml
 import infra.cli
 from feature_store.errors import Conflict, LabelEmpty, MaskUnreadable, NotFound, TooFewPatients, UsageError
 from feature_store.store import FeatureStore
+from infra.cli.segmentation import draw_missing
+from infra.cli.session import Session
+from infra.settings import load_settings
 from models.segmentation.metrics import mean_dice
 from models.segmentation.recipe import SegmentClass, default_recipe
 from pipelines.cases.case import case_rows, read_case, store_images
@@ -125,6 +128,10 @@ def test_a_mask_is_drawn_on_the_images_grid_and_radiomics_take_it(
     assert np.bincount(sitk.GetArrayViewFromImage(there).ravel())[1] == told["labels"][0]["voxels"]
     names = read_label_map(tmp_path / "mask.labels.yaml")
     assert {n: (one.structure, one.level) for n, one in names.labels.items()} == {1: ("vertebral_body", "all")}
+    series = {"sequence": "ct", "image": image.name, "mask": out.name, "labels": "mask.labels.yaml"}
+    (tmp_path / "case.yaml").write_text(yaml.safe_dump({"site": "s", "patient_id": "p", "series": [series]}))
+    (tmp_path / image.name).write_bytes(image.read_bytes())
+    assert [(roi.structure, roi.level) for roi in read_case(tmp_path).rois] == [("vertebral_body", "all")]
     assert infra.cli.main(["radiomics", str(image), str(out), "--out", "features.csv"]) == 0
     assert len((tmp_path / "features.csv").read_text().splitlines()) == 2
     code = infra.cli.main(["segment", str(image), "--out", str(out), "--store", store, "--sequence", "t2_sag"])
@@ -157,7 +164,9 @@ def test_a_missing_mask_is_drawn_once_judged_and_marked(phantoms: Phantoms, tmp_
 
 
 @pytest.mark.slow
-def test_what_is_not_fit_draws_nothing_by_itself(phantoms: Phantoms, tmp_path: Path) -> None:
+def test_what_is_not_fit_draws_nothing_by_itself(
+    phantoms: Phantoms, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = FeatureStore.open(tmp_path / "store", create=True)
     copy_segmenter(phantoms, store)
     add(store, without_mask(phantoms, tmp_path / "person", "person"))  # a phantom's net is for phantoms
@@ -166,7 +175,10 @@ def test_what_is_not_fit_draws_nothing_by_itself(phantoms: Phantoms, tmp_path: P
     add(store, without_mask(phantoms, tmp_path / "case", "phantom-0001"))
     assert not segment_missing(store, least_dice=0.999).drawn
     assert dict(segment_missing(store, sites=["elsewhere"]).without) == {}
-    assert sum(segment_missing(store).drawn.values()) == 1
+    draw_missing(Session(load_settings({}), as_json=False), store, None)  # as `asdeg extract` does first
+    said = capsys.readouterr().err
+    assert f"1 series without a mask were drawn by {phantoms.done.segmenter}" in said
+    assert "1 ct series have no mask, and no U-Net of the store is fit to draw it" in said
 
 
 @pytest.mark.slow
