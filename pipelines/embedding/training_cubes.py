@@ -8,13 +8,14 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from feature_store.blobs import Blobs
 from feature_store.errors import AsdegError, BlobCorrupt, GridMismatch
-from feature_store.schemas import ROIS, SERIES
+from feature_store.schemas import QUALITY_OF_SERIES, ROIS, SERIES
 from feature_store.snapshot import Snapshot
 from feature_store.vocabulary import ALL, PRIMARY_SEGMENTATION
 from models.encoders import EncoderSettings
@@ -22,6 +23,8 @@ from pipelines.cases.rois import roi_mask
 from pipelines.embedding.embedder import roi_cube
 from pipelines.imaging.images import content_hash, read_canonical
 
+_IMAGE = (*SERIES.key, "image_hash")
+_ROI = (*ROIS.key, "image_hash", "mask_hash")
 CACHE_GB = 20.0
 TRIES = 8
 """ROIs tried, one after the other, where one cannot be cut."""
@@ -51,20 +54,29 @@ def training_rois(
 ) -> list[TrainingRoi]:
     """The primary ROIs of the images that are current, sorted; of ``patients`` only, without ``left_out``.
 
-    ``unions_only``: level ``all`` only, and single labels where a structure of a patient has none.
+    ``unions_only``: level ``all`` only, and single labels where a structure of a patient has none. What quality
+    control failed, by itself or with its image, is not learned from.
     """
     series = snapshot.table("series", columns=[*SERIES.key, "image_hash"]).to_pylist()
     current = {(row["site"], row["patient_id"], row["case_id"], row["sequence"], row["image_hash"]) for row in series}
     columns = [*ROIS.key, "image_hash", "mask_hash", "labels"]
+    failed = _failed(snapshot)
     found = []
     for row in snapshot.table("rois", columns=columns, where={"segmentation": PRIMARY_SEGMENTATION}).to_pylist():
         patient = f"{row['site']}/{row['patient_id']}"
         key = (row["site"], row["patient_id"], row["case_id"], row["sequence"], row["image_hash"])
         wanted = patient not in left_out and (patients is None or patient in patients)
-        if wanted and key in current and (sequences is None or row["sequence"] in sequences):
+        sound = key not in failed and tuple(row[name] for name in _ROI) not in failed
+        if wanted and sound and key in current and (sequences is None or row["sequence"] in sequences):
             names = (row["sequence"], row["structure"], row["level"], str(row["side"]))
             found.append(TrainingRoi(patient, *names, row["image_hash"], row["mask_hash"], tuple(row["labels"])))
     return sorted(_unions(found) if unions_only else found)
+
+
+def _failed(snapshot: Snapshot) -> set[tuple[Any, ...]]:
+    """Keys of the images and of the ROIs whose verdict is ``fail``."""
+    rows = snapshot.table("quality", columns=list(_ROI), where={"verdict": "fail"}).to_pylist()
+    return {tuple(row[name] for name in (_IMAGE if row["structure"] == QUALITY_OF_SERIES else _ROI)) for row in rows}
 
 
 def _unions(rois: Iterable[TrainingRoi]) -> list[TrainingRoi]:

@@ -7,13 +7,16 @@ pretrains on the store and prints the encoder's id, so that a test can kill it.
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from pathlib import Path
 
 import torch
 
 from feature_store.store import FeatureStore
 from models import encoders, vit
+from models.learning.learner import Inputs
 from models.learning.settings import PretrainSettings
 from pipelines.embedding.distributed import Compute
 from pipelines.embedding.pretraining import ReconstructionTask, pretrain
@@ -47,6 +50,26 @@ class TinyTask(ReconstructionTask):
     def open(self, folder: Path) -> Samples:
         shrink()
         return super().open(folder)
+
+
+class DeadlyTask(TinyTask):
+    """The worker that prepares the second sample of the second step dies, the first time it does."""
+
+    def open(self, folder: Path) -> Samples:
+        samples = super().open(folder)
+        prepare = samples.sample
+
+        def sample(step: int, position: int) -> Inputs:
+            died = folder / "died"
+            if (step, position) == (1, 1) and not died.exists():
+                while not (folder / "state.pt").exists():  # the first step is kept before it happens
+                    time.sleep(0.05)
+                died.touch()
+                os._exit(1)
+            return prepare(step, position)
+
+        samples.sample = sample  # type: ignore[method-assign]
+        return samples
 
 
 COMPUTE = Compute(threads=1, readers=1)
