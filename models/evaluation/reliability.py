@@ -28,7 +28,8 @@ class Reliability:
 
     ``n_subjects`` had a finite value in each of the ``n_versions``; only these count, feature by feature.
     ICCs are NaN with fewer than two such subjects or versions, and for a feature that is the same number in
-    all of them: nothing varies that a version could agree on. The intervals (95 %) rest on normal residuals.
+    all of them: nothing varies that a version could agree on. The intervals (95 %) rest on normal residuals
+    and are NaN where nothing but the versions differs.
 
     ``cv``: within-subject coefficient of variation, the root mean square over subjects of SD / |mean| of the
     subject's versions (Bland and Altman, BMJ 1996;313:106, for errors that grow with the value; SD with
