@@ -30,7 +30,7 @@ from pipelines.extraction.limits import RoiLimits
 from pipelines.extraction.plan import RoiJob, SeriesJob
 from pipelines.imaging.images import read_canonical
 from pipelines.radiomics.crop import bounding_box
-from pipelines.radiomics.extractor import RadiomicsExtractor
+from pipelines.radiomics.extractor import RadiomicsExtractor, warm_up
 from pipelines.radiomics.feature_sets import FeatureSet
 from pipelines.radiomics.preprocessing import preprocess_mask
 from pipelines.radiomics.series import RadiomicsSeries
@@ -215,6 +215,7 @@ class RadiomicsStep:
 
     def __init__(self, config: WorkerConfig) -> None:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(config.threads)
+        warm_up()  # here, so that compiling (once a machine) counts against no ROI's time
         self._extractors = {id_: RadiomicsExtractor(settings) for id_, settings in config.feature_sets.items()}
         self._limits = config.limits
 

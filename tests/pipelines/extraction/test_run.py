@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -174,6 +175,28 @@ def test_a_killed_run_is_finished_by_the_next_one(ray_running, store, tmp_path):
     rows, expected = _table(store, "radiomics"), _table(undisturbed, "radiomics")
     assert {key: row["values"] for key, row in rows.items()} == {key: row["values"] for key, row in expected.items()}
     assert len(store.snapshot().revisions("radiomics", columns=["error"])) == 12  # none twice
+
+
+def test_two_extractions_at_once_on_one_store_store_no_row_twice(store):
+    for number in range(6):
+        add_series(store, f"p{number}", seed=number)
+    command = "import infra.cli, sys; sys.exit(infra.cli.main(sys.argv[1:]))"
+    arguments = ["extract", "--store", store.uri, "--encoder", "none", "--cpus", "1", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    runs = [
+        subprocess.Popen([sys.executable, "-c", command, *arguments], env=environment, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    reports = []
+    for run in runs:
+        said, _ = run.communicate(timeout=300)
+        assert run.returncode == 0
+        reports.append(json.loads(said))
+    assert all(report["done"] + report["left_out"] == 6 for report in reports)
+    assert all(report["failed"] == 0 for report in reports)
+    assert reports[0]["stage_totals"].keys() <= {"read", "radiomics"}
+    assert len(store.snapshot().revisions("radiomics", columns=["error"])) == 6
+    assert all(row["values"] for row in _table(store, "radiomics").values())
 
 
 # --- encoders in the store ---------------------------------------------------------------------
