@@ -74,21 +74,13 @@ def train_segmenter(
     usable = [case for case in cases if usable_for(case, recipe.classes)]
     left_out = {"not every structure is drawn": len(cases) - len(usable)}
     _claim(work, recipe, usable)
-    training, held_out = split(usable, recipe)
-    folders = []
-    for number, case in enumerate(training):
-        say(f"prepare {number + 1} of {len(training)}", 0.05 * number / len(training))
-        try:
-            folders.append(_prepared(case, blobs, recipe, work / PREPARED))
-        except InputError as error:
-            left_out[error.message] = left_out.get(error.message, 0) + 1
+    folders, judged_on = _gather(usable, blobs, recipe, work / PREPARED, left_out, say)
     if not folders:
         raise TooFewPatients(
             f"none of {len(cases)} cases can be learnt from ({_reasons(left_out)}).",
             action="Ingest cases with masks of every structure, or name fewer --structures.",
         )
-    seen = [case for case in training if _folder(case, recipe, work / PREPARED) in folders]
-    watched = held_out[:JUDGED_ON_THE_WAY]
+    watched = judged_on[:JUDGED_ON_THE_WAY]
 
     def judge(net: nn.Module) -> float:
         pairs = [_found_and_drawn(net, case, blobs, recipe, device)[:2] for case in watched]
@@ -96,7 +88,7 @@ def train_segmenter(
 
     done = fit(
         recipe,
-        [open_example(folder) for folder in folders],
+        [open_example(folder) for folder in folders.values()],
         work,
         judge=judge if watched else None,
         device=device,
@@ -108,27 +100,27 @@ def train_segmenter(
     curve = [vars(point) for point in done.curve]
     (work / CURVE).write_text(json.dumps(curve, indent=1), encoding="utf-8")
     metrics = None
-    if held_out:
-        say(f"judge on {len(held_out)} held out", 0.95)
+    if judged_on:
+        say(f"judge on {len(judged_on)} held out", 0.95)
         net = load_net(recipe, done.weights, device)
-        judged = [_found_and_drawn(net, case, blobs, recipe, device) for case in held_out]
+        names = [str(one) for one in recipe.classes]
         metrics = summary(
-            [agreement(*one, classes=len(recipe.classes)) for one in judged], [str(one) for one in recipe.classes]
+            [agreement(*_found_and_drawn(net, case, blobs, recipe, device), len(names)) for case in judged_on], names
         )
     segmenter = register_segmenter(
         store,
         recipe,
         done.weights,
-        patients_seen=sorted({case.patient for case in seen}),
-        patients_held_out=sorted({case.patient for case in held_out}),
+        patients_seen=sorted(folders),
+        patients_held_out=sorted({case.patient for case in judged_on}),
         metrics=metrics,
     )
     shutil.rmtree(work / PREPARED, ignore_errors=True)
     say("done", 1.0)
     return TrainedSegmenter(
         segmenter,
-        sorted({case.patient for case in seen}),
-        sorted({case.patient for case in held_out}),
+        sorted(folders),
+        sorted({case.patient for case in judged_on}),
         metrics,
         curve,
         {reason: count for reason, count in left_out.items() if count},
@@ -161,6 +153,26 @@ def _claim(work: Path, recipe: Recipe, cases: Sequence[DrawnCase]) -> None:
             "the work folder belongs to a training with another recipe or other cases.",
             action="Name another --work, or delete the folder.",
         )
+
+
+def _gather(
+    usable: Sequence[DrawnCase], blobs: Blobs, recipe: Recipe, prepared: Path, left_out: dict[str, int], say: Progress
+) -> tuple[dict[str, Path], list[DrawnCase]]:
+    """Prepared images of the patients to learn from, and the cases to judge on; others are counted in ``left_out``."""
+    training, held_out = split(usable, recipe)
+    folders: dict[str, Path] = {}
+    judged_on: list[DrawnCase] = []
+    for number, case in enumerate([*training, *held_out]):
+        say(f"prepare {number + 1} of {len(usable)}", 0.05 * number / len(usable))
+        try:
+            if number < len(training):
+                folders[case.patient] = _prepared(case, blobs, recipe, prepared)
+            else:
+                case.read_labels(blobs, recipe.classes)  # what cannot be read must not stop a training at its end
+                judged_on.append(case)
+        except InputError as error:
+            left_out[error.message] = left_out.get(error.message, 0) + 1
+    return folders, judged_on
 
 
 def _folder(case: DrawnCase, recipe: Recipe, prepared: Path) -> Path:
