@@ -62,7 +62,7 @@ def image_files(folder: Path, file: str) -> Iterator[tuple[Path, Dataset]]:
     Passed over: DICOMDIR, hidden files, what is no DICOM, and DICOM objects that are no images (reports,
     presentation states, structure sets, segmentations, dose). Folders that are links are not entered.
 
-    Raises DicomSeriesError for a file that is damaged, cut short, or an image's header without an image.
+    Raises DicomSeriesError for a file that is damaged or cut short before it says which series it belongs to.
     """
     for path in _files(folder):
         if not is_dicom(path):
@@ -93,6 +93,8 @@ def _is_image(dataset: Dataset, file: str) -> bool:
             return True
         if kind and "Image Storage" not in pydicom.uid.UID(kind).name:
             return False
+        if dataset.get("SeriesInstanceUID"):
+            return True  # cut short behind its identifiers: the fault of that series only
         raise _damaged(file)
 
     return dicom_call(look, DicomSeriesError, "a DICOM file is damaged or cut short", file)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -91,7 +92,9 @@ class Pixels:
         allocated = int(header.number("BitsAllocated") or 0)
         slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
         fault = ""
-        if "MOSAIC" in header.texts("ImageType"):
+        if not header.number("Rows") or not header.number("Columns"):
+            fault = "a DICOM file is damaged, cut short, or holds no image"
+        elif "MOSAIC" in header.texts("ImageType"):
             fault = "each file is a mosaic of many slices"
         elif (header.number("SamplesPerPixel") or 1) != 1:
             fault = "the slices are in colour"
@@ -133,20 +136,24 @@ def read_frames(folder: Path, file: str) -> list[Frame]:
     """Every slice of every image in a folder, or of one file; headers only. Raises DicomSeriesError."""
     frames: list[Frame] = []
     for path, dataset in image_files(folder, file):
-        frames += dicom_call(partial(frames_of, dataset, path, file), DicomSeriesError, _DAMAGED, file)
+        frames += dicom_call(partial(frames_of, dataset, path), DicomSeriesError, _DAMAGED, file)
     return frames
 
 
 _DAMAGED = "a DICOM file's header cannot be understood"
 
 
-def frames_of(dataset: Dataset, path: Path, file: str) -> list[Frame]:
-    """The slices of one file. Raises DicomSeriesError for a multi-frame file that does not say where its frames lie."""
+def frames_of(dataset: Dataset, path: Path) -> list[Frame]:
+    """The slices of one file; a multi-frame file that does not say where its frames lie is one with that fault."""
     headers = frame_headers(dataset)
     if not headers:
-        raise DicomSeriesError(
-            "a multi-frame file does not say where its frames lie.", action="Export it as one file a slice.", file=file
-        )
+        (whole,) = _frames((FrameHeader(dataset, {}, {}),), path)
+        fault = "a multi-frame file does not say where its frames lie"
+        return [replace(whole, plane=None, pixels=replace(whole.pixels, fault=fault))]
+    return _frames(headers, path)
+
+
+def _frames(headers: Sequence[FrameHeader], path: Path) -> list[Frame]:
     series = _series_header(headers[0])
     key = tuple(headers[0].text(name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber"))
     return [

@@ -59,9 +59,9 @@ class Candidate:
 
     @cached_property
     def plane(self) -> str:
-        """The plane of its slices; ``mixed`` where they lie in several, '' where they say nothing."""
-        planes = {frame.plane.name if frame.plane else "" for frame in self.volume.frames}
-        return planes.pop() if len(planes) == 1 else "mixed"
+        """The plane of its slices; ``mixed`` where they lie in several, '' where none says anything."""
+        planes = {frame.plane.name for frame in self.volume.frames if frame.plane}
+        return "mixed" if len(planes) > 1 else "".join(planes)
 
     @property
     def weighting(self) -> str:

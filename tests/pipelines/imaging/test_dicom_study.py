@@ -298,3 +298,18 @@ def test_a_study_is_read_from_headers_only(whole_study: Study) -> None:
     with pytest.raises(DicomSeriesError, match="damaged or cut short"):
         whole_study.taken("ct")
     assert whole_study.taken("t2_sag") == 3
+
+
+def test_what_is_broken_in_a_study_spoils_its_own_series_only(whole_study: Study) -> None:
+    """A header cut short behind its identifiers, and a multi-frame capture without positions."""
+    path = sorted((whole_study.folder / "deep/005").iterdir())[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"\x28\x00\x02\x00")])  # up to the image's own attributes
+    capture = slice_dataset(np.zeros((6, 4), np.int16), {"Modality": "OT", "SeriesInstanceUID": "1.2.77"})
+    capture.NumberOfFrames, capture.Rows = 3, 2
+    capture.save_as(whole_study.folder / "capture.dcm", enforce_file_format=True)
+    assert whole_study.taken("t2_sag") == 3
+    with pytest.raises(DicomSeriesError, match="damaged, cut short, or holds no image"):
+        whole_study.taken("t2_ax")
+    faults = {one.header.series_number: one.fault for one in read_study(whole_study.folder, "study").candidates}
+    assert faults[None] == "modality OT. a multi-frame file does not say where its frames lie."
