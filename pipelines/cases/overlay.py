@@ -111,20 +111,15 @@ def _regions(masks: Sequence[DrawnMask], axes: BodyAxes) -> tuple[np.ndarray, li
         shown = [roi for roi in drawn.rois if roi.name.level != ALL or roi.name.structure not in parts]
         shown = sorted(shown, key=lambda roi: (roi.name.structure, RANK.get(roi.name.level, -1), roi.name))
         labels = axes.view(sitk.GetArrayViewFromImage(drawn.mask))
-        lookup = np.zeros(max((max(roi.labels) for roi in shown), default=0) + 1, dtype=np.uint8)
+        # one more entry, which is 0: what nobody declared lies past the declared numbers
+        lookup = np.zeros(max((max(roi.labels) for roi in shown), default=0) + 2, dtype=np.uint8)
         for roi in shown[: 255 - len(names)]:
             names.append(roi)
             lookup[list(roi.labels)] = len(names)
-        numbers = (
-            lookup[np.minimum(labels, lookup.size - 1)] if lookup.size > labels.max() else _clipped(lookup, labels)
-        )
-        regions = np.where(numbers > 0, numbers, regions)
+        for plane, drawn_plane in zip(regions, labels, strict=True):  # a plane at a time: an index takes 8 bytes
+            numbers = lookup[np.minimum(drawn_plane, lookup.size - 1)]
+            np.copyto(plane, numbers, where=numbers > 0)
     return regions, names
-
-
-def _clipped(lookup: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Labels that nobody declared are past the table's end."""
-    return np.where(labels < lookup.size, lookup[np.minimum(labels, lookup.size - 1)], 0)
 
 
 def _colour(roi: Roi) -> tuple[int, int, int]:
