@@ -34,7 +34,7 @@ def test_normalisation_is_pyradiomics_own(image: sitk.Image) -> None:
     assert ours.GetPixelID() == expected.GetPixelID() == sitk.sitkFloat64
     assert np.array_equal(sitk.GetArrayViewFromImage(ours), sitk.GetArrayViewFromImage(expected))
     assert ours.GetDirection() == image.GetDirection()
-    assert abs(sitk.GetArrayViewFromImage(normalize(image, 1)).std() - 1) < 1e-3
+    assert abs(sitk.GetArrayFromImage(normalize(image, 1)).std() - 1) < 1e-3
 
 
 def test_resampling_is_pyradiomics_own_but_of_the_whole_image(image: sitk.Image) -> None:
