@@ -109,6 +109,8 @@ def train(
 
     The same command again goes on where it was stopped. A U-Net for patients needs many patients' masks.
     """
+    import shutil
+
     from models.segmentation.recipe import default_recipe
     from pipelines.segmentation.drawn import choose_classes, drawn_cases, store_of_readings
     from pipelines.segmentation.training import train_segmenter
@@ -126,6 +128,8 @@ def train(
     recipe = default_recipe(sequence, classes, **changes)
     with session.progress("train") as progress:
         done = train_segmenter(house.store, recipe, drawn, work, source=source, progress=progress)
+    if cases is not None:
+        shutil.rmtree(work / "cases", ignore_errors=True)  # copies of patients' images; a killed run keeps its own
     session.result({**vars(done), "work": str(work)}, *_lines(done, work))
 
 
