@@ -91,6 +91,8 @@ def ingest(
     rejected = sum(row["state"] == "rejected" for row in rows)
     unchanged = sum(bool(row.get("unchanged")) for row in rows)
     session.note(f"{len(rows) - rejected - unchanged} cases stored, {unchanged} unchanged, {rejected} rejected.")
+    if failed := sum(int(str(row.get("quality_failures", 0))) for row in rows):
+        session.note(f"{failed} images and regions failed quality control: `asdeg quality --verdict fail` says why.")
     if rejected:
         raise InputError(f"{rejected} of {len(cases)} cases cannot be used.", action="See the findings above.")
 

@@ -80,6 +80,19 @@ def _full_of_metal(made: Made) -> None:
     made.image[made.labels == 3] += 1200
 
 
+def _in_the_last_layer(made: Made) -> None:
+    made.labels[made.labels == 1] = 0
+    made.labels[0, 10:32, 12:36] = 1
+
+
+def _thin_muscle(made: Made) -> None:
+    made.labels[:, 16:, 38:46] = 0
+
+
+def _broad_muscle(made: Made) -> None:
+    made.spacing = (4.0, 4.0, 1.5)
+
+
 def _touching(made: Made) -> None:
     made.labels[51:58, 10:32, 12:36] = 2
 
@@ -105,6 +118,15 @@ SPOILT: dict[str, tuple[Callable[[Made], None], dict[RoiName, list[str]]]] = {
         _in_air, {BODY["L3"]: ["DensityImplausible:warn", "OutsideBody:fail"], BODY["all"]: ["OutsideBody:warn"]},
     ),
     "partly in air": (_partly_in_air, {BODY["L3"]: ["DensityImplausible:warn", "OutsideBody:warn"]}),
+    "in the image's last layer": (
+        _in_the_last_layer, {BODY["L5"]: ["MostlyAtEdge:fail", "OneSlice:warn"],
+                             BODY["all"]: ["ClippedAtEdge:warn"]},
+    ),
+    "a sliver of a muscle": (_thin_muscle, {LEFT: ["AreaSmall:warn"], BOTH: ["AreaSmall:warn"]}),
+    "voxels that are not as large as they say": (
+        _broad_muscle,
+        {name: ["VolumeLarge:warn"] for name in BODY.values()},
+    ),
     "flat": (_flat, {BODY["L3"]: ["FlatRegion:fail"]}),
     "a tenth of a body": (_tiny, {BODY["L3"]: ["VolumeSmall:warn", "VoxelsFew:warn"]}),
     "cement or an implant": (_full_of_metal, {BODY["L3"]: ["DensityImplausible:warn"]}),
