@@ -20,7 +20,7 @@ from feature_store.errors import (
 )
 from pipelines.imaging.images import check_image, content_hash, load_image, read_canonical, read_image, write_canonical
 from tests.pipelines.imaging.dicom_folder import SPACING, write_dicom
-from tests.pipelines.imaging.malformed import an_image
+from tests.pipelines.imaging.malformed_files import an_image
 
 
 # --- formats ------------------------------------------------------------------------------------

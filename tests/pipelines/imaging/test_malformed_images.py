@@ -12,7 +12,8 @@ from feature_store.errors import InputError
 from pipelines.imaging.images import check_image, load_image
 from pipelines.imaging.mask_contents import mask_contents
 from pipelines.imaging.masks import read_mask
-from tests.pipelines.imaging.malformed import IMAGE, KINDS, WHOLE, attempt
+from tests.pipelines.imaging.malformed import KINDS, WHOLE
+from tests.pipelines.imaging.malformed_kind import IMAGE, attempt
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from feature_store.errors import GridMismatch
 from pipelines.imaging.images import read_image
 from pipelines.imaging.masks import GRID_TOLERANCE, align_mask, read_mask
-from tests.pipelines.imaging.malformed import a_label_map
+from tests.pipelines.imaging.malformed_masks import a_label_map
 
 TURNS = [(axes, flips) for axes in permutations(range(3)) for flips in product((False, True), repeat=3)]
 
