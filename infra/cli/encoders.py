@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 Architecture = Literal["vit_small", "vit_base"]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the optimiser.  [default: the settings']")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Samples a step, over all workers.  [default: 8]")]
-Rate = Annotated[float | None, typer.Option("--learning-rate", help="Highest learning rate.  [default: the settings']")]
+Rate = Annotated[
+    float | None,
+    typer.Option("--learning-rate", min=1e-9, max=1, help="Highest learning rate.  [default: the settings']"),
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.  [default: 0]")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that train together (Ray Train), a GPU each if any.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of a worker.")]

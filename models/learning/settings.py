@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Frozen(BaseModel):
@@ -64,6 +64,12 @@ class PretrainSettings(TrainingSettings):
     decoder_heads: int = Field(default=6, ge=1)
     held_out_cubes: int = Field(default=32, ge=1)
     """At most this many held-out cubes are painted for a row of the curve, each time with the same masks."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> PretrainSettings:
+        if self.decoder_width % self.decoder_heads:
+            raise ValueError("decoder_width must be a multiple of decoder_heads")
+        return self
 
 
 class FinetuneSettings(TrainingSettings):

@@ -12,9 +12,11 @@ Nothing is picked: one seed, one setting, whichever comes out better. Phantoms: 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,9 @@ def store_of_phantoms(folder: Path, patients: int) -> FeatureStore:
     cohort = write_phantom_cohort(folder / "phantoms", patients, 1, SEED)
     site = cohort.sites[0]
     where = ("--store", str(folder / "store"))
-    infra.cli.main([*where, "ingest", str(folder / "phantoms" / site), "--site", site, "--json"])
-    infra.cli.main([*where, "outcomes", str(cohort.outcome_files[site]), "--site", site, "--json"])
+    with redirect_stdout(io.StringIO()):
+        infra.cli.main([*where, "ingest", str(folder / "phantoms" / site), "--site", site, "--json"])
+        infra.cli.main([*where, "outcomes", str(cohort.outcome_files[site]), "--site", site, "--json"])
     return FeatureStore.open(folder / "store")
 
 
