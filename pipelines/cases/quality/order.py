@@ -81,6 +81,6 @@ def mirrored(centres: Mapping[Key, np.ndarray]) -> dict[Key, str]:
             continue
         gap = float(centres[left][0] - centres[right][0])
         if gap <= 0:
-            sentence = f"the left {structure} lies {-gap:.1f} mm to the right of the right one."
+            sentence = f"the left {structure.replace('_', ' ')} lies {-gap:.1f} mm to the right of the right one."
             wrong |= {left: sentence, right: sentence}
     return wrong

@@ -188,9 +188,7 @@ class _Judge:
             second = regions[0].pieces[1] / regions[0].voxels
             if second >= self._settings.second_piece_fail:
                 most = self._settings.second_piece_fail
-                sentence = (
-                    f"a second piece holds {second:.0%} of it, {most:.0%} or more: two {structure} under {level}?"
-                )
+                sentence = f"a second piece holds {second:.0%} of it, {most:.0%} or more: two of them under {level}?"
                 return [fail("TwoPieces", sentence)]
         kind = STRUCTURES[structure]
         unnamed = any(other == UNKNOWN for other in roi.levels) and kind is not StructureKind.MUSCLE
@@ -236,9 +234,7 @@ class _Judge:
                 bound = (low if each < low else high) / 1000
                 per = " a level" if int(measured["pieces"]) > 1 else ""
                 reasons.append(
-                    warn(
-                        code, f"it measures {each / 1000:.1f} cm³{per}; a {roi.name.structure} {word} {bound:.0f} cm³."
-                    )
+                    warn(code, f"it measures {each / 1000:.1f} cm³{per}; a {_words(roi)} has {word} {bound:.0f} cm³.")
                 )
         if bounds.area_mm2 is not None:
             area = max(r.voxels * self._voxel_mm3 / (r.thickness[0] * self._axes.spacing[0]) for r in regions)
@@ -280,9 +276,13 @@ class _Judge:
         return [
             warn(
                 "DensityImplausible",
-                f"its mean is {mean:.0f} HU; a {roi.name.structure} has {low:.0f} to {high:.0f} HU.",
+                f"its mean is {mean:.0f} HU; a {_words(roi)} has {low:.0f} to {high:.0f} HU.",
             )
         ]
+
+
+def _words(roi: Roi) -> str:
+    return roi.name.structure.replace("_", " ")
 
 
 def _lumbar(roi: Roi) -> bool:
