@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from pipelines.cases.overlay import BADGE, BY_LEVEL, BY_SIDE, DrawnMask, draw_overlay
+from pipelines.cases.overlay import BY_LEVEL, BY_SIDE, DrawnMask, draw_overlay
+from pipelines.cases.overlay_page import BADGE
 from pipelines.cases.overlay_planes import Slice, cut
 from pipelines.cases.quality.body_axes import BodyAxes
 from pipelines.cases.quality.order import RANK
