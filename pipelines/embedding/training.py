@@ -135,6 +135,10 @@ class Workplace:
             ) from error
         return state if state.get("key") == key else None
 
+    def has_state(self) -> bool:
+        """Whether there is a state, of whatever run."""
+        return (self.folder / "state.pt").exists()
+
     def write(self, state: dict[str, Any]) -> None:
         """Keep the state, whole or not at all, and its curve beside it for people to look at."""
         self._replace("state.pt", lambda path: torch.save(state, path))
@@ -177,6 +181,8 @@ def train(
     state = place.read(task.key)
     if state is not None:
         run.restore(state)
+    elif place.has_state() and progress is not None:
+        progress("an earlier state is of other data or settings: beginning anew", 0.0)
     model = group.wrap(learner.net)
     micro = MICRO_BATCH[learner.device.type]
     mine = range(group.rank, settings.batch, group.size)

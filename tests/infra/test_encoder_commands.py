@@ -14,7 +14,7 @@ import infra.cli
 from feature_store.store import FeatureStore
 from models import encoders, vit
 from tests.feature_store import examples
-from tests.models.flat_vit import timm_weights
+from tests.models.flat_vit import SHALLOW, timm_weights
 from tests.pipelines.embedding.tiny import TINY, image_store
 
 
@@ -31,7 +31,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return call
 
 
-def test_2d_weights_come_in_by_command(run: Any, tmp_path: Path) -> None:
+def test_2d_weights_come_in_by_command(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vit.ARCHITECTURES, "vit_small", SHALLOW)
     save_file(timm_weights(), tmp_path / "flat.safetensors")
     add = ("encoders", "add", "flat.safetensors", "--architecture", "vit_small")
     code, _, err = run(*add)

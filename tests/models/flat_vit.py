@@ -1,4 +1,4 @@
-"""A 2D ViT-S/16 written out by hand, with random weights under the names of timm, torchvision or Hugging Face."""
+"""A 2D ViT-S/16 of three blocks, written out by hand, with random weights in the names of timm, torchvision or HF."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-WIDTH, LAYERS, HEADS, MLP, SIDE = 384, 12, 6, 1536, 14
+from models.vit import Architecture
+
+WIDTH, LAYERS, HEADS, MLP, SIDE = 384, 3, 6, 1536, 14
+SHALLOW = Architecture(hidden=WIDTH, layers=LAYERS, mlp=MLP, heads=HEADS)
 
 
 def timm_weights(seed: int = 0, *, class_token: bool = True, side: int = SIDE, channels: int = 3) -> dict[str, Tensor]:
