@@ -30,7 +30,7 @@ from pydicom.uid import (
 
 from feature_store.errors import DicomSeriesError, InputError
 from pipelines.imaging.dicom_file import WHOLE, dicom_call, read_dataset
-from pipelines.imaging.dicom_frame import Frame
+from pipelines.imaging.dicom_frame import Frame, Pixels
 from pipelines.imaging.itk_calls import itk_call
 
 BY_GDCM = frozenset({JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit})
@@ -61,7 +61,7 @@ def read_values(frames: Sequence[Frame], file: str) -> np.ndarray:
                 raise DicomSeriesError(
                     "a slice's pixels have another size than its header says.", action=WHOLE, file=file
                 )
-            values[place] = _rescaled(stored, frames[place], kind)
+            values[place] = _rescaled(stored, frames[place].pixels, kind, file)
     return values
 
 
@@ -132,13 +132,17 @@ def value_type(frames: Sequence[Frame]) -> np.dtype:
     return np.dtype(np.float64)
 
 
-def _rescaled(stored: np.ndarray, frame: Frame, kind: np.dtype) -> np.ndarray:
-    p = frame.pixels
-    if p.slope == 1 and p.intercept == 0:
-        return stored.astype(kind, copy=False)
+def _rescaled(stored: np.ndarray, pixels: Pixels, kind: np.dtype, file: str) -> np.ndarray:
+    if stored.dtype == kind and pixels.slope == 1 and pixels.intercept == 0:
+        return stored
     if kind.kind == "f":
-        return stored * p.slope + p.intercept
-    return (stored.astype(np.int64) * int(p.slope) + int(p.intercept)).astype(kind)
+        return stored * pixels.slope + pixels.intercept
+    values = stored.astype(np.int64) * int(pixels.slope) + int(pixels.intercept)
+    if values.min() < np.iinfo(kind).min or values.max() > np.iinfo(kind).max:
+        raise DicomSeriesError(
+            "a slice's compressed pixels hold larger numbers than the bits its header states.", action=WHOLE, file=file
+        )
+    return values.astype(kind)
 
 
 def _by_gdcm(dataset: Dataset, indices: Sequence[int], file: str, error: type[InputError]) -> list[np.ndarray]:

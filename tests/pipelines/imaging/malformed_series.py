@@ -93,6 +93,14 @@ def _damaged_stream(dataset: Dataset) -> None:
     dataset.PixelData = bytes(data)
 
 
+def _more_bits(dataset: Dataset) -> None:
+    dataset.PixelData = np.full((8, 9), 60000, np.uint16).tobytes()
+    dataset.PixelRepresentation = 0
+    recoded(dataset, JPEGLSLossless)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
+
+
 def _lookup(dataset: Dataset) -> None:
     table = Dataset()
     table.LUTDescriptor, table.LUTData = [4, 0, 16], np.array([0, 1, 4, 9], np.uint16).tobytes()
@@ -185,6 +193,9 @@ SERIES: dict[str, Kind] = {
     "DICOM: compressed pixels damaged": Kind(DicomSeriesError, "pixels are damaged", _edited(_damaged_stream)),
     "DICOM: unsupported compression": Kind(DicomSeriesError, "MPEG-4.* is not supported", _edited(_undecodable)),
     "DICOM: pixels of another size": Kind(DicomSeriesError, "differ in size", _edited(_another_size)),
+    "DICOM: more bits than stated": Kind(
+        DicomSeriesError, "larger numbers than the bits", _edited(_more_bits, slice(None))
+    ),
     "DICOM: missing slice": Kind(
         DicomSeriesError, r"1 of 4 distances are not the usual 3.00 mm \(6.00 mm\)", _one_left_out
     ),

@@ -84,11 +84,16 @@ def test_a_real_series_is_the_same_in_every_lossless_syntax(
     assert content_hash(read) == content_hash(reference)
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8])
-@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        (name, dtype)
+        for name in LOSSLESS
+        for dtype in (np.int16, np.uint16, np.uint8)
+        if (name, dtype) != ("JPEG lossless", np.uint8)  # nothing here writes it
+    ],
+)
 def test_signed_unsigned_and_8_bit(tmp_path: Path, name: str, dtype: type) -> None:
-    if LOSSLESS[name] == JPEGLosslessSV1 and dtype is np.uint8:
-        pytest.skip("nothing here writes 8 bit lossless JPEG")
     rng = np.random.default_rng(1)
     kind = np.iinfo(dtype)
     voxels = rng.integers(kind.min, kind.max, (3, 33, 47), endpoint=True).astype(dtype)
