@@ -32,8 +32,8 @@ SUMMARY_COLUMNS = ("kind", "images", "family", "features", "at_least_0.75", "at_
 def summary(table: pd.DataFrame, icc: str = "icc_2_1") -> list[dict[str, Any]]:
     """A row a kind, image type (original, wavelet, log) and family, and one for all of a kind.
 
-    ``at_least_0.75`` and ``at_least_0.90``: share of the features whose ICC is that or more; a feature without one counts
-    as not reaching it. Medians are over the features that have the number.
+    ``at_least_0.75`` and ``at_least_0.90``: share of the features whose ICC is that or more; a feature without one
+    counts as not reaching it. Medians are over the features that have the number.
     """
     parts = table["feature"].str.rpartition(".")[2].str.split("_", n=2)
     table = table.assign(images=parts.str[0].str.partition("-")[0], family=parts.str[1])
