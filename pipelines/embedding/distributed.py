@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import AsdegError, ExtractionError, UsageError
-from pipelines.embedding.training import Group, Progress, Task, Workplace, train
+from pipelines.embedding.training import Group, Progress, Task, train
+from pipelines.embedding.workplace import Workplace
 from pipelines.ray_session import ray_session
 
 if TYPE_CHECKING:

@@ -7,9 +7,6 @@ to keep, a run that goes on repeats nothing and leaves nothing out, and workers 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import uuid
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from feature_store.errors import BlobCorrupt
-from models.learning.curve import CurveRow, curve_lines
+from models.learning.curve import CurveRow
 from models.learning.learner import Inputs, Learner
 from models.learning.settings import TrainingSettings
+from pipelines.embedding.workplace import Workplace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -114,56 +111,6 @@ class Group:
     def gather(self, value: Any) -> list[Any]:
         """The value of every worker, in order; waits for all of them."""
         return [value]
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """The folder of a run: state, curve, best weights. Workers on several machines have to share it."""
-
-    folder: Path
-
-    def read(self, key: str) -> dict[str, Any] | None:
-        """The state to go on from, where there is one of this key. Raises BlobCorrupt."""
-        path = self.folder / "state.pt"
-        if not path.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise BlobCorrupt(
-                f"the training's state cannot be read ({type(error).__name__}).", action="Remove it and start again."
-            ) from error
-        return state if state.get("key") == key else None
-
-    def has_state(self) -> bool:
-        """Whether there is a state, of whatever run."""
-        return (self.folder / "state.pt").exists()
-
-    def write(self, state: dict[str, Any]) -> None:
-        """Keep the state, whole or not at all, and its curve beside it for people to look at."""
-        self._replace("state.pt", lambda path: torch.save(state, path))
-        self._replace("curve.jsonl", lambda path: path.write_bytes(curve_lines(state["curve"])))
-
-    def tell(self, step: int, steps: int) -> None:
-        """How far the run is, for who waits for it in another process."""
-        self._replace("progress.json", lambda path: path.write_text(json.dumps([step, steps])), sync=False)
-
-    def told(self) -> tuple[int, int] | None:
-        """What :meth:`tell` said last."""
-        try:
-            step, steps = json.loads((self.folder / "progress.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return step, steps
-
-    def _replace(self, name: str, write: Callable[[Path], Any], sync: bool = True) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f".{uuid.uuid4().hex}.part"
-        write(part)
-        if sync:
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-        part.replace(self.folder / name)
 
 
 def train(
