@@ -33,7 +33,7 @@ def robustness_figure(table: pd.DataFrame, folder: Path, name: str) -> None:
     """
     kinds = [kind for kind in TITLES if (table["kind"] == kind).any()]
     with style.drawing():
-        figure, panels = style.panels(max(len(kinds), 1), width=4.8, height=3.9)
+        figure, panels = style.panels(max(len(kinds), 1), width=5.6, height=3.9)
         for axes, kind in zip(panels, kinds, strict=False):
             _panel(axes, table[table["kind"] == kind], TITLES[kind])
         if not kinds:
@@ -59,4 +59,4 @@ def _panel(axes: Axes, table: pd.DataFrame, title: str) -> None:
     axes.set(xlabel="Features of the family, most robust first (%)", ylabel="ICC(2,1)")
     subjects, versions = int(table["n_subjects"].max()), int(table["n_versions"].max())
     axes.set_title(f"{title}\n{subjects} subjects, {versions} versions", fontsize=9)
-    axes.legend(loc="lower left", title="Family (features)", title_fontsize=8)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="Family (features)", title_fontsize=8)
