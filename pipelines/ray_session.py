@@ -21,8 +21,8 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Ray's native code writes to our stderr; what matters of it comes back as an exception.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    # A worker that died is reported on stdout, where a caller's JSON goes; it is recorded per ROI instead.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|retries remaining",
+    # A worker or node that died is reported on stdout, where a caller's JSON goes; it is recorded per ROI instead.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|retries remaining|marked dead|lagging heartbeats",
 }
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray replaces 127.0.0.1 by an address others can reach, and listens on every interface, unless it is told
