@@ -70,6 +70,7 @@ def select(
     run_id = handler.begin(request)
     with session.progress("select") as progress:
         status = handler.execute(run_id, progress)
+    _note_tuned(session, status.metrics)
     selected = (status.metrics or {}).get("selectors", {})
     lines = [f"{kind}: {found['n_features']} features" for kind, found in selected.items()]
     session.result(status.model_dump(), *lines, f"Run: {status.run_id}")
@@ -89,7 +90,6 @@ def train(
     unmeasured: Unmeasured = None,
 ) -> None:
     """Train the three signatures and write the report; nothing is released by it."""
-    from models.in_sample import sentence
     from services.training.messages import TrainRequest
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=robustness is not None)
@@ -100,15 +100,21 @@ def train(
     run_id = handler.begin(request)
     with session.progress("train") as progress:
         status = handler.execute(run_id, progress)
-    tuned = (status.metrics or {}).get("in_sample")
-    if tuned:
-        session.note(f"Note: {sentence(tuned)}")
+    _note_tuned(session, status.metrics)
     if session.as_json:
         session.json(status)
         return
     session.table("Signatures", SUMMARY_COLUMNS, summary(status.metrics or {}))
     print(f"Run: {status.run_id}")
     print(f"Next: asdeg report {status.run_id} --out ./report; asdeg release {status.run_id}")
+
+
+def _note_tuned(session: Session, metrics: dict[str, Any] | None) -> None:
+    """Say so where an encoder was tuned to outcomes of the cohort's patients."""
+    from models.in_sample import sentence
+
+    if tuned := (metrics or {}).get("in_sample"):
+        session.note(f"Note: {sentence(tuned)}")
 
 
 def runs(session: Session) -> None:

@@ -58,4 +58,5 @@ class SelectionHandler(RunHandler):
         progress("done", 1.0)
         patients = {"training": len(rows), "events": int(y.sum())}
         filtered = {"robustness": robust.record} if robust.record is not None else {}
-        return run.finish(kept, {"selectors": found, "patients": patients, **filtered})
+        tuned = {"in_sample": tables.in_sample} if tables.in_sample is not None else {}
+        return run.finish(kept, {"selectors": found, "patients": patients, **filtered, **tuned})

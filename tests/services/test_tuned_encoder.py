@@ -12,6 +12,8 @@ from feature_store.cohorts import freeze_cohort
 from feature_store.errors import UsageError
 from feature_store.store import FeatureStore
 from services.feature_sources import feature_sources
+from services.selection.handler import SelectionHandler
+from services.selection.messages import SelectRequest
 from services.study_inputs import StudyInputs
 from services.training.handler import TrainingHandler
 from services.training.messages import TrainRequest
@@ -94,3 +96,13 @@ def test_without_names_the_latest_encoder_that_embedded_something_is_taken(tmp_p
     store = study_store(tmp_path / "store", patients=2)
     store.push({"encoders": [examples.encoder("vit_small-ffffffff")]}, kind="encoder", source="tests")
     assert feature_sources(store.snapshot(), CohortSettings(name="x")).encoders == (ENCODER,)
+
+
+def test_a_selection_says_it_as_well(store: FeatureStore) -> None:
+    handler = SelectionHandler(store)
+    metrics = (
+        handler.execute(handler.begin(SelectRequest(cohort=plan("leave_out", ENCODER), study=STUDY))).metrics or {}
+    )
+    assert metrics["in_sample"]["handling"] == "leave_out"
+    training = freeze_cohort(store, plan("leave_out", ENCODER)).members["partition"].value_counts()["training"]
+    assert metrics["patients"]["training"] == training - 8
