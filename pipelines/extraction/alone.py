@@ -1,7 +1,8 @@
-"""ROIs that were lost with their worker, computed once more: each alone, in a process of its own.
+"""ROIs that were lost with their worker, computed once more: one at a time, in a process kept for that.
 
-A Ray task watches over that process and survives it, so that the row says how it ended: after how many
-seconds, or by which signal. What kills the radiomics does not cost the ROI its embedding, nor the other way.
+A Ray task watches over that process and survives it. The process hands back each output when it is done, so
+what ends it early costs the one output it was at; how it ended says why (after how many seconds, or by which
+signal), and a new process does the rest. Most of what is lost was only near the ROI that did the harm.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.ray_session import RayResources
 
 CPUS = 0.5
+ROIS_A_WATCHER = 16
 START_S = 300.0
 """What starting Python and loading weights may take beyond the steps' own limits."""
 PR_SET_PDEATHSIG = 1
@@ -37,43 +39,40 @@ def computed_alone(jobs: Sequence[RoiJob], config: WorkerConfig, resources: RayR
     watch = ray.remote(num_cpus=min(CPUS, resources.cpus), num_gpus=1 if config.device == "cuda" else 0, max_retries=1)(
         watched
     )
-    waiting = list(jobs)
+    each = max(1, min(ROIS_A_WATCHER, -(-len(jobs) // resources.cpus)))
+    waiting = [list(jobs[start : start + each]) for start in range(0, len(jobs), each)]
     running: list[Any] = []
     while waiting or running:
         while waiting and len(running) < resources.cpus:
             running.append(watch.remote(waiting.pop(), config))
         (first,), running = ray.wait(running, num_returns=1)
         try:
-            yield ray.get(first)
+            yield from ray.get(first)
         except ray.exceptions.RayError:
             continue
 
 
-def watched(job: RoiJob, config: WorkerConfig) -> Row:
-    """The job's row, computed in another process: each output with its values, or with why there are none.
-
-    One process does the outputs one after the other; what ends it early costs the output it was at, and
-    another does the rest.
-    """
+def watched(jobs: Sequence[RoiJob], config: WorkerConfig) -> list[Row]:
+    """The jobs' rows, computed in another process: each output with its values, or with why there are none."""
     from pipelines.extraction.steps import blank_row
 
-    row = blank_row(job)
-    left = {}
-    if job.encoder is not None:
-        left["embedding"] = replace(job, feature_set=None)
-    if job.feature_set is not None:
-        left["radiomics"] = replace(job, encoder=None)
+    rows = [blank_row(job) for job in jobs]
+    left: list[tuple[Row, str, RoiJob]] = []
+    for row, job in zip(rows, jobs, strict=True):
+        if job.encoder is not None:
+            left.append((row, "embedding", replace(job, feature_set=None)))
+        if job.feature_set is not None:
+            left.append((row, "radiomics", replace(job, encoder=None)))
     while left:
-        found, ending = _run(list(left.values()), config)
-        for output, part in zip(list(left), found, strict=False):
+        found, ending = _run([part for _, _, part in left], config)
+        for (row, output, _), part in zip(left, found, strict=False):
             row |= {name: part[name] for name in _COLUMNS[output]}
             row["read_s"] += part["read_s"]
-            del left[output]
+        left = left[len(found) :]
         if left:
-            output = next(iter(left))
+            row, output, _ = left.pop(0)
             row[f"{output}_error"] = ending
-            del left[output]
-    return row
+    return rows
 
 
 _COLUMNS = {
@@ -133,11 +132,12 @@ def main() -> None:
     answer = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not end up in the answer
     jobs, config = pickle.load(sys.stdin.buffer)
-    from pipelines.extraction.steps import compute
+    from pipelines.extraction.steps import AllSteps
 
+    steps = AllSteps(config)
     with os.fdopen(answer, "wb") as out:
         for job in jobs:
-            out.write(pickle.dumps(compute(job, config)))
+            out.write(pickle.dumps(steps(job)))
             out.flush()
 
 

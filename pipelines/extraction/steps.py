@@ -280,12 +280,23 @@ class EmbeddingStep:
 
 
 # --- all three, for one ROI --------------------------------------------------------------------
-def compute(job: RoiJob, config: WorkerConfig) -> Row:
-    """All steps of one ROI in this process -> its finished row."""
-    series = SeriesJob(job.source.image_hash, (job,))
-    (row,) = read_series({"series": pickle.dumps(series)}, config)
-    if job.feature_set is not None:
-        row = RadiomicsStep(config)(row)
-    if job.encoder is not None:
-        (row,) = EmbeddingStep(config)(pa.Table.from_pylist([row])).to_pylist()
-    return row
+class AllSteps:
+    """Job -> its finished row, in this process. Steps are made when a job first needs them."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._made: dict[type, Any] = {}
+
+    def __call__(self, job: RoiJob) -> Row:
+        series = SeriesJob(job.source.image_hash, (job,))
+        (row,) = read_series({"series": pickle.dumps(series)}, self._config)
+        if job.feature_set is not None:
+            row = self._step(RadiomicsStep)(row)
+        if job.encoder is not None:
+            (row,) = self._step(EmbeddingStep)(pa.Table.from_pylist([row])).to_pylist()
+        return row
+
+    def _step(self, kind: type) -> Any:
+        if kind not in self._made:
+            self._made[kind] = kind(self._config)
+        return self._made[kind]

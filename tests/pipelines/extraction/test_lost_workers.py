@@ -27,7 +27,7 @@ HANGS = ("sleep", "native", "spin")
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_running():
-    with ray_session(cpus=4):
+    with ray_session(cpus=3):
         yield
 
 
