@@ -55,6 +55,8 @@ def _by_solver(p: NDArray[np.float64], px: NDArray[np.float64]) -> NDArray[np.fl
 def _by_refinement(p: NDArray[np.float64], px: NDArray[np.float64]) -> float:
     """Second eigenvalue of one direction's Q, or NaN where it is not sure."""
     there = px > 0
+    if there.sum() <= SMALL:  # levels that meet none in this direction leave little behind
+        return np.nan
     p, px = p[np.ix_(there, there)], px[there]
     product = np.outer(px, px)
     root = np.sqrt(px)

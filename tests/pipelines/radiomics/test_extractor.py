@@ -139,6 +139,14 @@ def _slice(axis: int) -> np.ndarray:
     return mask
 
 
+def _thin() -> tuple[np.ndarray, np.ndarray]:
+    """Few pairs along some directions, so that most of many levels are absent there."""
+    random = np.random.default_rng(11805)
+    shape = (7, 2, 7)
+    voxels = (gaussian_filter(random.uniform(0, 1000, shape), 1.0) % 250).astype(np.int16)
+    return voxels, random.random(shape) < 0.3
+
+
 def special_cases() -> list[tuple[str, np.ndarray, np.ndarray, FeatureSet]]:
     shape = (10, 11, 12)
     grey = texture(shape, seed=5)
@@ -193,6 +201,7 @@ def special_cases() -> list[tuple[str, np.ndarray, np.ndarray, FeatureSet]]:
             ),
         ),
         ("thousands of bins by count", grey, cube, FeatureSet(name="x", bin_count=1500, image_types=("original",))),
+        ("levels that have no neighbours in a direction", *_thin(), FeatureSet(name="x", bin_count=300)),
         ("all in one bin", grey, cube, FeatureSet(name="x", bin_width=10000)),
         ("bin count", grey, cube, FeatureSet(name="x", bin_count=16)),
         ("bin count of a flat region", flat, cube, FeatureSet(name="x", bin_count=16)),
