@@ -57,7 +57,7 @@ def test_rois_that_hang_are_recorded_and_the_rest_is_done(store, tmp_path, monke
 
     start = time.monotonic()
     report = extract(store, ExtractionSettings(encoder=None, limits=LIMITS), control)
-    assert time.monotonic() - start < 120
+    assert time.monotonic() - start < 300
     assert (report.done, report.failed) == (3, 4)
     assert report.errors == {"ExtractionError": 4}
     assert report.cases == {"extracted": 3, "rejected": 1}
