@@ -44,7 +44,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "ct": {"spacing_mm": [4.0, 4.0, 4.0], "patch": [24, 24, 56], "steps": 160},
     "t2_sag": {"spacing_mm": [4.4, 3.2, 3.2], "patch": [16, 32, 72], "steps": 160},
     "t2_ax": {"spacing_mm": [2.8, 2.8, 8.0], "patch": [48, 32, 12], "steps": 160},
-    "real": {"spacing_mm": [3.0, 3.0, 3.0], "patch": [40, 40, 48], "steps": 150},
+    "real": {"spacing_mm": [5.0, 5.0, 5.0], "patch": [32, 32, 56], "steps": 200},
 }
 LEVELS: Levels = "all"
 """One class a structure. Levels apart need far more steps than there is time for here, so nothing is said of them."""
