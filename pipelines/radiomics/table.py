@@ -47,15 +47,7 @@ def radiomics_table(
     prepared = RadiomicsSeries.of(series, settings)
     present = [int(label) for label in np.unique(voxels) if label]
     named = {} if names is None else names.read(present)[0]
-    if labels is None:
-        labels = present if names is None else sorted(named)
-    absent = [label for label in labels if label not in present]
-    if absent or not labels:
-        raise LabelEmpty(
-            f"no voxel has label {', '.join(map(str, absent))}." if absent else "no voxel has a label to compute.",
-            action=f"Labels there are: {', '.join(map(str, present)) or 'none'}.",
-            file=mask.name,
-        )
+    labels = there(labels if labels is not None or names is None else sorted(named), present, mask.name)
     extractor = RadiomicsExtractor(settings)
     box = bounding_box(np.isin(voxels, list(labels)))
     around = (box[0], box[1], box[2])
@@ -70,6 +62,19 @@ def radiomics_table(
     for place, column in enumerate(("structure", "level", "side") if names is not None else (), 1):
         table.insert(place, column, [getattr(named.get(label), column, None) for label in labels])
     return table
+
+
+def there(labels: Sequence[int] | None, present: Sequence[int], file: str) -> list[int]:
+    """The labels that are asked for (None: all that are ``present``). Raises LabelEmpty where one is not there."""
+    wanted = list(present) if labels is None else list(dict.fromkeys(labels))
+    absent = [label for label in wanted if label not in present]
+    if absent or not wanted:
+        raise LabelEmpty(
+            f"no voxel has label {', '.join(map(str, absent))}." if absent else "no voxel has a label to compute.",
+            action=f"Labels there are: {', '.join(map(str, present)) or 'none'}.",
+            file=file,
+        )
+    return wanted
 
 
 def write_table(table: pd.DataFrame, out: Path) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from feature_store.blobs import Blobs
-from feature_store.errors import ExtractionError, LabelEmpty
+from feature_store.errors import ExtractionError
 from feature_store.store import FeatureStore
-from pipelines.imaging.images import read_canonical, read_image
+from pipelines.imaging.images import load_image, read_canonical
 from pipelines.imaging.masks import align_mask, read_mask
 from pipelines.radiomics.feature_sets import FeatureSet, feature_set_for
 from pipelines.radiomics.perturbation import PerturbationSettings
+from pipelines.radiomics.table import there
 from pipelines.ray_session import ray_session
 from pipelines.robustness.plan import SeriesToVary
 from pipelines.robustness.versions import RoiToVary, RoiValues, code, failed, vary_rois
@@ -116,16 +117,10 @@ def vary_files(
     Raises as :func:`pipelines.radiomics.table.radiomics_table` for files and labels.
     """
     chosen = feature_set_for("", feature_set)
-    series = read_image(image)
-    label_map = align_mask(read_mask(mask), series, mask.name)
+    loaded = load_image(image)
+    series = loaded.image
+    label_map = align_mask(read_mask(mask, None, loaded, labels), series, mask.name)
     present = [int(label) for label in np.unique(sitk.GetArrayViewFromImage(label_map)) if label]
-    wanted = present if labels is None else list(dict.fromkeys(labels))
-    absent = [label for label in wanted if label not in present]
-    if absent or not wanted:
-        raise LabelEmpty(
-            f"no voxel has label {', '.join(map(str, absent))}." if absent else "no voxel has a label.",
-            action=f"Labels there are: {', '.join(map(str, present)) or 'none'}.",
-            file=mask.name,
-        )
+    wanted = there(labels, present, mask.name)
     rois = [RoiToVary("", f"{label:05d}", (label,)) for label in wanted]
     return wanted, vary_rois(series, label_map, rois, chosen, settings)
