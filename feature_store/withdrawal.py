@@ -80,7 +80,7 @@ def withdraw_case(store: FeatureStore, site: str, patient_id: str, reason: str, 
 
 @dataclass(frozen=True)
 class Touched:
-    """What used a case that was withdrawn later: scores given, cohorts it is a member of, runs on these."""
+    """What used a case that was withdrawn later: scores given, cohorts it is a member of, runs on these, nets."""
 
     site: str
     case_id: str
@@ -90,6 +90,8 @@ class Touched:
     cohorts: tuple[str, ...]
     runs: tuple[str, ...]
     signatures: tuple[str, ...]
+    nets: tuple[str, ...]
+    """Encoders and segmenters that were fitted on the patient."""
 
 
 def touched(snapshot: Snapshot, site: str | None = None) -> list[Touched]:
@@ -100,6 +102,11 @@ def touched(snapshot: Snapshot, site: str | None = None) -> list[Touched]:
     members = snapshot.table("cohorts", ["cohort", "version", "site", "case_id"]).to_pylist()
     runs = snapshot.table("training_runs", ["run_id", "cohort", "version", "artefacts"]).to_pylist()
     scores = snapshot.table("scores", ["site", "case_id"]).to_pylist()
+    nets = [
+        (net[kind], set(net["patients_seen"] or ()))
+        for kind in ("encoder", "segmenter")
+        for net in snapshot.table(f"{kind}s", [kind, "patients_seen"]).to_pylist()
+    ]
     found = []
     for row in sorted(rows, key=lambda row: row["withdrawn_at"], reverse=True):
         case = (row["site"], row["case_id"])
@@ -116,6 +123,7 @@ def touched(snapshot: Snapshot, site: str | None = None) -> list[Touched]:
                 cohorts=tuple(f"{name} v{version}" for name, version in sorted(cohorts)),
                 runs=tuple(sorted(run["run_id"] for run in used)),
                 signatures=tuple(sorted(made)),
+                nets=tuple(sorted(name for name, seen in nets if f"{row['site']}/{row['patient_id']}" in seen)),
             )
         )
     return found

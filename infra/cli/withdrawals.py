@@ -33,12 +33,12 @@ def withdraw(
 
 
 def withdrawals(session: Session, site: Annotated[str | None, typer.Option(help="Only this site's.")] = None) -> None:
-    """List the withdrawn cases with the scores, cohorts, runs and signatures that had used them."""
+    """List the withdrawn cases with the scores, cohorts, runs, signatures and nets that had used them."""
     from feature_store.withdrawal import touched
 
     rows = [vars(found) for found in touched(session.house().store.snapshot(), site)]
     session.table(
         "Withdrawn",
-        ("site", "case_id", "reason", "withdrawn_at", "scores", "cohorts", "runs", "signatures"),
+        ("site", "case_id", "reason", "withdrawn_at", "scores", "cohorts", "runs", "signatures", "nets"),
         rows,
     )

@@ -13,7 +13,7 @@ from feature_store.errors import NotFound
 from feature_store.retrieval import patient_features, training_table
 from feature_store.store import FeatureStore
 from feature_store.withdrawal import no_longer_there, touched, withdraw_case
-from tests.feature_store.examples import ROIS, case, feature_set, ids, label, radiomics
+from tests.feature_store.examples import ROIS, case, encoder, feature_set, ids, label, radiomics
 
 SET = "study-mr-0a1b2c3d"
 
@@ -87,7 +87,9 @@ def test_a_withdrawn_case_is_gone_and_what_used_it_is_named(store: FeatureStore)
         **ids("p1"), "score_id": "s1", "kind": "rad", "signature": "abc", "probability": 0.5, "high_risk": False,
         "threshold": 0.6, "moved_by": "[]", "asked_by": "app", "asked_at": now, "as_of": 3,
     }  # fmt: skip
-    store.push({"training_runs": [run], "scores": [score]}, kind="run", source="x")
+    tuned = encoder("vit_small-99999999", seen=["a/p1", "a/p2"], outcomes=True)
+    rows = {"training_runs": [run], "scores": [score], "encoders": [encoder(), tuned]}
+    store.push(rows, kind="run", source="x")
     case_id = withdraw_case(store, "a", "p1", "consent withdrawn", "registry")
     snapshot = store.snapshot()
     for name in ("cases", "series", "rois", "clinical"):
@@ -99,7 +101,7 @@ def test_a_withdrawn_case_is_gone_and_what_used_it_is_named(store: FeatureStore)
         withdraw_case(store, "a", "p1", "again", "registry")
     (found,) = touched(snapshot)
     assert (found.case_id, found.scores, found.cohorts) == (case_id, 1, ("study v1",))
-    assert (found.runs, found.signatures) == (("r1",), ("abc",))
+    assert (found.runs, found.signatures, found.nets) == (("r1",), ("abc",), ("vit_small-99999999",))
     assert touched(snapshot, "b") == []
     # the frozen cohort's table can still be made again as it was; a new freeze is without the patient
     again = training_table(snapshot, "study", [SET], rois=ROIS)
