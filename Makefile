@@ -1,6 +1,7 @@
 # The two commands of a new user: `make demo` and `make test`. Everything else is for people who change the code.
 PYTHON ?= python3.11
 BIN := .venv/bin
+WORKERS ?= 2
 
 .PHONY: help env demo test torture check clean
 .DEFAULT_GOAL := help
@@ -22,8 +23,9 @@ env: .venv/ready ## create .venv with the pinned versions (a C compiler is neede
 demo: env ## the main job end to end, on a phantom cohort made on the spot
 	$(BIN)/asdeg demo
 
-test: env ## all tests
-	$(BIN)/python -m pytest
+test: env ## all tests: side by side on WORKERS cores, then those that use the cores themselves
+	$(BIN)/python -m pytest -m "not cores" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m cores
 
 torture: env ## kill writers, extractors and the optimiser of one store 300 times and count what was lost (minutes)
 	$(BIN)/python -m tests.torture

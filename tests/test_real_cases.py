@@ -23,6 +23,8 @@ from pipelines.radiomics.feature_sets import STUDY_CT, STUDY_MR
 from services.ingest.handler import IngestHandler
 from tests.pipelines.real_cases import REAL_CASES, SITE, write_real_cases
 
+pytestmark = pytest.mark.cores
+
 STOCK = {
     STUDY_CT.id: {"binWidth": 25},
     STUDY_MR.id: {"binWidth": 5, "normalize": True, "normalizeScale": 100, "voxelArrayShift": 300},

@@ -17,6 +17,8 @@ from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
 from tests.feature_store.examples import case
 
+pytestmark = pytest.mark.cores
+
 SPAWN = mp.get_context("spawn")
 TABLES = ("cases", "series", "rois", "clinical")
 

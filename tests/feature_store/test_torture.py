@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.torture.run import torture
+
+pytestmark = pytest.mark.cores
 
 
 def test_kills_of_everybody_lose_nothing(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_broken_query_is_a_named_failure(run: Any, tmp_path: Path) -> None:
     assert "Unexpected" not in err
 
 
-@pytest.mark.slow
+@pytest.mark.cores
 def test_select_train_release_score_report(run: Any, tmp_path: Path) -> None:
     study_store(tmp_path / "asdeg-store", patients=24)
     (tmp_path / "cohort.yaml").write_text("name: cli\nexternal_sites: [b]\n")

@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from feature_store.store import FeatureStore
 from pipelines.phantom import write_phantom_cohort
+
+pytestmark = pytest.mark.cores
 
 MAIN = "import sys, infra.cli; sys.exit(infra.cli.main())"
 

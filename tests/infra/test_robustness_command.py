@@ -17,6 +17,8 @@ from models.selection.robustness import COLUMNS, read_robustness
 from pipelines.phantom import write_phantom_cohort
 from pipelines.radiomics.perturbation import PerturbationSettings, RoiVersions
 
+pytestmark = pytest.mark.cores
+
 PATIENTS = 5
 READERS = ("reader_a", "reader_b")
 

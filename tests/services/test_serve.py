@@ -23,7 +23,7 @@ from infra.settings import load_settings
 from pipelines.phantom import PhantomCohort
 from tests.services.study_store import COHORT, STUDY, study_store
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cores
 CONTRACT = {
     "/v1/cases", "/v1/cases/{case_id}", "/v1/cases/{case_id}/outcome", "/v1/cases/{case_id}/quality",
     "/v1/cases/{case_id}/overlays/{sequence}.png",

@@ -257,7 +257,7 @@ def test_a_state_of_other_settings_is_not_gone_on_from(store: FeatureStore, tmp_
 
 
 # --- several workers -----------------------------------------------------------------------------
-@pytest.mark.slow
+@pytest.mark.cores
 def test_two_ray_workers_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same batch over two workers (gloo, DDP): the same weights up to the order of sums, though one of them dies."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))

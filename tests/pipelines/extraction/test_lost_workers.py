@@ -20,6 +20,8 @@ from pipelines.radiomics.feature_sets import feature_set_for
 from pipelines.ray_session import ray_session
 from tests.pipelines.extraction.extraction_store import PoisonedSettings, add_series, radiomics_of, rows_of, same_values
 
+pytestmark = pytest.mark.cores
+
 LIMITS = RoiLimits(seconds=6, memory_gib=4)
 TOO_LONG = "ExtractionError: took longer than 6 s."
 HANGS = ("sleep", "native", "spin")
@@ -46,7 +48,6 @@ def poison(monkeypatch: pytest.MonkeyPatch, **poisons: tuple[str, str]) -> None:
     )
 
 
-@pytest.mark.slow
 def test_rois_that_hang_are_recorded_and_the_rest_is_done(store, tmp_path, monkeypatch):
     poison(monkeypatch, **{f"hang_{p}": (p, "radiomics") for p in HANGS}, hang_read=("sleep", "read"))
     for patient in ("p1", "p2", "p3"):
@@ -71,7 +72,6 @@ def test_rois_that_hang_are_recorded_and_the_rest_is_done(store, tmp_path, monke
     assert again.left_out == 7
 
 
-@pytest.mark.slow
 def test_rois_that_crash_or_eat_memory_are_recorded_and_the_rest_is_done(store, monkeypatch):
     poison(
         monkeypatch,
@@ -126,7 +126,6 @@ class Killer(threading.Thread):
         self.join()
 
 
-@pytest.mark.slow
 def test_workers_of_every_step_killed_in_the_middle_cost_nothing(store, tmp_path, monkeypatch):
     poison(monkeypatch, t2_sag=("slow", "read"), t1_sag=("slow", "read"))
     for number in range(12):

@@ -33,6 +33,8 @@ from pipelines.extraction.plan import ExtractionSettings
 from pipelines.extraction.run import extract
 from pipelines.ray_session import ray_session
 
+pytestmark = pytest.mark.cores
+
 address, *stores = sys.argv[1:]
 with ray_session(address or None, 2):
     import ray
@@ -124,7 +126,6 @@ def nodes() -> Iterator[Nodes]:
         found.stop()
 
 
-@pytest.mark.slow
 def test_two_nodes_give_the_rows_of_one_and_a_lost_node_costs_nothing(nodes: Nodes, tmp_path: Path) -> None:
     one, two, lost = (FeatureStore.open(tmp_path / name, create=True) for name in ("one", "two", "lost"))
     for store in (one, two, lost):
