@@ -9,12 +9,11 @@ import pytest
 from feature_store.errors import UsageError
 from pipelines.ray_session import ray_session
 
+pytestmark = pytest.mark.cores
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 SESSION = """
 from pipelines.ray_session import quiet_ray_data, ray_session
-
-pytestmark = pytest.mark.cores
 
 with ray_session(cpus=1) as resources:
     import ray

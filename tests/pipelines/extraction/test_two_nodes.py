@@ -22,6 +22,7 @@ import pytest
 from feature_store.store import FeatureStore
 from tests.pipelines.extraction.extraction_store import add_series, same_values
 
+pytestmark = pytest.mark.cores
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOOPBACK = "127.0.0.1"
 CASES = 8
@@ -32,8 +33,6 @@ from feature_store.store import FeatureStore
 from pipelines.extraction.plan import ExtractionSettings
 from pipelines.extraction.run import extract
 from pipelines.ray_session import ray_session
-
-pytestmark = pytest.mark.cores
 
 address, *stores = sys.argv[1:]
 with ray_session(address or None, 2):
