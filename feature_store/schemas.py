@@ -396,6 +396,24 @@ RELEASES = TableSchema(
     ),
 )
 
+RETRAININGS = TableSchema(
+    "retrainings",
+    "One row a run that `asdeg retrain` decided about: released or left as a candidate, with every gate's figure.",
+    ("retraining_id",),
+    (
+        Column("retraining_id", STRING, "unique, sorts by time"),
+        Column("run_id", STRING, "the run that was judged"),
+        Column("cohort", STRING, "cohort name"),
+        Column("version", INT, "cohort version"),
+        Column("decision", STRING, "what became of it", values=("released", "candidate")),
+        Column("reason", STRING, "why"),
+        Column("gates", STRING, "JSON: signature kind to its gates (name, verdict, bound, reason, figures)"),
+        Column("looks", INT, "how often the cohort's held-out patients had been used to judge, this time included"),
+        Column("decided_by", STRING, "schedule, or who called"),
+        Column("decided_at", TIME, "when"),
+    ),
+)
+
 WITHDRAWALS = TableSchema(
     "withdrawals",
     "One row a withdrawn case: why, by whom, and the last push that still had it.",
@@ -429,6 +447,6 @@ TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
         CASES, SERIES, ROIS, QUALITY, CLINICAL, FOLLOW_UP, LABELS, SURGEON_READS, FEATURE_SETS, RADIOMICS,
-        ENCODERS, EMBEDDINGS, SEGMENTERS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, WITHDRAWALS, PUSHES,
+        ENCODERS, EMBEDDINGS, SEGMENTERS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, RETRAININGS, WITHDRAWALS, PUSHES,
     )
 }  # fmt: skip
