@@ -1,7 +1,7 @@
-"""The control database: case states, leases, credentials, and the write-ahead log of scores.
+"""The control database: case states, leases, credentials, the write-ahead log of scores; the audit log beside them.
 
 SQLite in the store's folder by default (write-ahead journal, so readers never wait), PostgreSQL by URL.
-Every change is one statement, so no transaction is held open and no two processes can interleave.
+Every change is one statement, or made :meth:`alone`, so no two processes can interleave.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, create_engine, delete, event, or_, select
+from sqlalchemy import ColumnElement, Table, create_engine, delete, event, inspect, or_, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
@@ -25,9 +25,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from feature_store.control_tables import Base, CaseRow, CredentialRow, LeaseRow, ScoreRow
 from feature_store.errors import Conflict, StoreError, UsageError
 from feature_store.location import Location
+from feature_store.migrations import newest
 from feature_store.schemas import SCORES, TIME
 
 BUSY_MS = 30_000
+ALONE = 0x61736465
+"""The advisory lock of PostgreSQL that whoever is :meth:`ControlDatabase.alone` holds."""
 CASE_STATES = ("received", "validated", "extracted", "rejected", "withdrawn")
 ROLES = ("site", "application", "scientist")
 
@@ -92,15 +95,12 @@ class ControlDatabase:
             if engine.url.database:
                 Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
             event.listen(engine, "connect", _prepare_sqlite)
-        for attempt in range(5):
-            try:
-                Base.metadata.create_all(engine)
-                break
-            except DBAPIError as error:  # two processes made the same table at once
-                if attempt == 4:
-                    raise StoreError("The control database cannot be opened.", action="Check its address.") from error
-                time.sleep(0.05 * 2**attempt)
-        return cls(engine)
+        control = cls(engine)
+        try:
+            control._migrate()
+        except DBAPIError as error:
+            raise StoreError("The control database cannot be opened.", action="Check its address.") from error
+        return control
 
     def close(self) -> None:
         """Give back all connections."""
@@ -128,7 +128,7 @@ class ControlDatabase:
         query = select(CaseRow.__table__).order_by(CaseRow.site, CaseRow.patient_id, CaseRow.case_id)
         query = query if which is None else query.where(which)
         query = query if site is None else query.where(CaseRow.site == site)
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(query).mappings().all()
         return [CaseState(**{**row, "reasons": tuple(row["reasons"])}) for row in rows]
 
@@ -170,29 +170,29 @@ class ControlDatabase:
 
     def credentials(self) -> list[Credential]:
         """All of them, by name; never a key."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             query = select(CredentialRow.name, CredentialRow.role, CredentialRow.site).order_by(CredentialRow.name)
             return [Credential(*row) for row in connection.execute(query)]
 
     def who(self, key: str) -> Credential | None:
         """Whose key this is; None where it is nobody's."""
         query = select(CredentialRow.name, CredentialRow.role, CredentialRow.site)
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(query.where(CredentialRow.key_hash == _hash(key))).first()
         return None if row is None else Credential(*row)
 
     # --- scores --------------------------------------------------------------------------------
     def log_score(self, row: Mapping[str, Any]) -> None:
         """Keep one row of `scores`; on disk when this returns. The same score_id again changes nothing."""
-        text = json.dumps(dict(row), default=_as_json)
+        kept = json.dumps(dict(row), default=_as_json)
         with self._writing() as connection:
-            _upsert(connection, ScoreRow, {"score_id": str(row["score_id"])}, {"row": text})
+            _upsert(connection, ScoreRow, {"score_id": str(row["score_id"])}, {"row": kept})
 
     def unflushed_scores(self, limit: int = 1000) -> list[dict[str, Any]]:
         """The oldest logged rows, as the table `scores` takes them."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             texts = connection.scalars(select(ScoreRow.row).order_by(ScoreRow.id).limit(limit)).all()
-        return [_from_json(text) for text in texts]
+        return [_from_json(one) for one in texts]
 
     def mark_flushed(self, score_ids: Sequence[str]) -> None:
         """The rows are in the store: drop them from the log."""
@@ -200,13 +200,54 @@ class ControlDatabase:
             for start in range(0, len(score_ids), 500):
                 connection.execute(delete(ScoreRow).where(ScoreRow.score_id.in_(score_ids[start : start + 500])))
 
+    # --- transactions --------------------------------------------------------------------------
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """A transaction that no other of its kind runs beside, in any process: for what reads before it writes."""
+        with _translated(), self._alone() as connection:
+            yield connection
+
+    @contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                with connection.begin():
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ALONE})
+                    yield connection
+                return
+            # The driver begins a transaction late; only one of its own that begins at once excludes others.
+            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+
+    def _migrate(self) -> None:
+        """Bring the tables to this version (:mod:`feature_store.migrations`)."""
+        for attempt in range(5):
+            try:
+                with self._engine.connect() as connection:
+                    if _revision(connection) == newest():
+                        return
+                with self._alone() as connection:
+                    from feature_store.migrations.upgrade import upgrade
+
+                    return upgrade(connection)
+            except DBAPIError:  # several processes turned a new SQLite file to write-ahead at once
+                if attempt == 4:
+                    raise
+                time.sleep(0.05 * 2**attempt)
+
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         with _translated(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """For reading."""
         with _translated(), self._engine.connect() as connection:
             yield connection
 
@@ -237,6 +278,12 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.close()
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.scalar(text("SELECT version_num FROM alembic_version"))
 
 
 def _table(model: type[Base]) -> Table:
@@ -272,8 +319,8 @@ def _as_json(value: object) -> str:
     raise TypeError(type(value).__name__)
 
 
-def _from_json(text: str) -> dict[str, Any]:
-    row: dict[str, Any] = json.loads(text)
+def _from_json(kept: str) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads(kept)
     for column in SCORES.columns:
         if column.type == TIME and isinstance(row.get(column.name), str):
             row[column.name] = datetime.fromisoformat(row[column.name])

@@ -1,8 +1,11 @@
-"""Tables of the control database: what is under way, who may ask, and answers not yet in the store."""
+"""Tables of the control database: what is under way, who may ask, who did what, and answers not yet in the store.
+
+A change here needs its step in :mod:`feature_store.migrations`.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Float, Index, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Float, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -51,3 +54,25 @@ class ScoreRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     score_id: Mapped[str] = mapped_column(String(64), unique=True)
     row: Mapped[str] = mapped_column(Text)
+
+
+class AuditRow(Base):
+    """One act (:mod:`feature_store.audit`). Patient, case and salt go when the patient is erased; nothing else ever."""
+
+    __tablename__ = "audit_log"
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at_us: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(200))
+    role: Mapped[str] = mapped_column(String(20))
+    of_site: Mapped[str | None] = mapped_column(String(200))
+    action: Mapped[str] = mapped_column(String(60))
+    site: Mapped[str | None] = mapped_column(String(200))
+    patient_id: Mapped[str | None] = mapped_column(String(200))
+    case_id: Mapped[str | None] = mapped_column(String(64))
+    salt: Mapped[str | None] = mapped_column(String(32))
+    outcome: Mapped[str] = mapped_column(String(200))
+    details: Mapped[str] = mapped_column(Text)
+    subject_hash: Mapped[str | None] = mapped_column(String(64))
+    previous: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+    __table_args__ = (Index("audit_log_by_patient", "site", "patient_id"),)

@@ -37,7 +37,8 @@ The tree (each leaf says what is wrong and what to do about it):
     └── StoreError                 the store cannot keep or find what it should        HTTP 500
         ├── SchemaError            rows that do not have the table's columns at all
         ├── StoreNotFound          no store at that address
-        └── BlobCorrupt            stored bytes no longer have their hash
+        ├── BlobCorrupt            stored bytes no longer have their hash
+        └── AuditBroken            a row of the audit log was changed, removed or put in
 
 A message names columns, files, rules and counts. It never carries a patient's values or identifiers.
 """
@@ -220,3 +221,7 @@ class StoreNotFound(StoreError):
 
 class BlobCorrupt(StoreError):
     """Stored bytes no longer have the hash they are kept under."""
+
+
+class AuditBroken(StoreError):
+    """A row of the audit log was changed, removed or put in."""

@@ -39,6 +39,7 @@ def root(
 def build() -> typer.Typer:
     """The application with every command, in the order `asdeg --help` lists them."""
     from infra.cli import (
+        audit,
         cases,
         encoders,
         feature_sets,
@@ -71,6 +72,7 @@ def build() -> typer.Typer:
         runs,
         studies,
         serving,
+        audit,
         store,
     ):
         group.register(app)

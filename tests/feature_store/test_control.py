@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from feature_store.control import ControlDatabase, default_url
+from feature_store.audit import Act, AuditLog
+from feature_store.control import ControlDatabase, Credential, default_url
 from feature_store.errors import Conflict, StoreError, UsageError
 from feature_store.store import FeatureStore
 
@@ -111,9 +112,11 @@ def hammer(url: str, worker: int, go: Any, won: Any) -> None:
     for i in range(40):
         control.set_case_state("a", f"p{i}", f"c{i}", "received", [f"w{worker}"])
         control.log_score(score(f"{worker}-{i}"))
+        AuditLog(control).record(Credential(f"w{worker}", "site", "a"), Act("push", "a", f"p{i}"))
 
 
 def test_many_processes(url: str) -> None:
+    """They open a database that is empty, all at once."""
     go, won = SPAWN.Event(), SPAWN.Queue()
     workers = [SPAWN.Process(target=hammer, args=(url, i, go, won)) for i in range(3)]
     for worker in workers:
@@ -127,6 +130,10 @@ def test_many_processes(url: str) -> None:
     assert len(control.unflushed_scores()) == 120
     won.get(timeout=5)
     assert won.empty()
+    log = AuditLog(control)
+    assert log.verify().number == 120
+    for worker in range(3):  # each one's own in the order it wrote them, none twice
+        assert [row.patient_id for row in log.entries() if row.name == f"w{worker}"] == [f"p{i}" for i in range(40)]
 
 
 def test_what_goes_wrong_is_named(tmp_path: Path) -> None:
