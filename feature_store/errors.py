@@ -4,14 +4,19 @@ The tree (each leaf says what is wrong and what to do about it):
 
     AsdegError
     ├── UsageError                 the call itself is off                     exit 2   HTTP 400
+    │   ├── WrongContentType       a body of a kind that is not taken there                HTTP 415
+    │   └── WrongProtocol          another version of the upload protocol                  HTTP 412
     ├── InputError                 what was sent cannot be used               exit 1   HTTP 422
     │   ├── ManifestError          case.yaml: unknown key, missing field, wrong unit
     │   │   └── LabelMapError      a label map that does not exist or breaks its rules
     │   ├── BidsError              a BIDS data set whose names or tables contradict or leave open
     │   ├── ArchiveError           an upload that is no usable archive of a case folder
-    │   │   └── ArchiveTooLarge    an upload over the limit, packed or unpacked          HTTP 413
+    │   │   ├── ArchiveTooLarge    an upload over the limit, packed or unpacked          HTTP 413
+    │   │   └── ChecksumMismatch   bytes that are not those that were sent               HTTP 460
+    │   ├── BodyTooLarge           a request over the limit that is no upload            HTTP 413
     │   ├── ImageUnreadable        no reader takes this file or folder
     │   ├── DicomSeriesError       a DICOM folder that is not one whole series
+    │   ├── DeidentificationRefused  an instance that may show who the patient is
     │   ├── ImageNotFinite         NaN or infinite voxels
     │   ├── ImageConstant          every voxel has the same value
     │   ├── ImageUnitError         voxel values that cannot be what the sequence says
@@ -31,6 +36,7 @@ The tree (each leaf says what is wrong and what to do about it):
     │   └── TooFewPatients         the cohort cannot carry the protocol
     ├── Conflict                   contradicts what is stored                          HTTP 409
     │   └── PartitionConflict      a patient's partition is given once, for ever
+    ├── TooMuchAtOnce              more than a site may ask or leave lying at once     HTTP 429
     ├── AccessDenied               a role that may not, or another site's data         HTTP 403
     │   └── KeyRefused             no key, or one that nobody has                      HTTP 401
     ├── ExtractionError            an ROI whose features could not be computed         HTTP 500
@@ -87,6 +93,14 @@ class UsageError(AsdegError):
     exit_code = 2
 
 
+class WrongContentType(UsageError):
+    """A body of a kind that is not taken there."""
+
+
+class WrongProtocol(UsageError):
+    """The client speaks another version of the upload protocol."""
+
+
 class InputError(AsdegError):
     """What was sent cannot be used; its sender can mend it."""
 
@@ -111,12 +125,24 @@ class ArchiveTooLarge(ArchiveError):
     """An upload over the limit, packed or unpacked."""
 
 
+class ChecksumMismatch(ArchiveError):
+    """Bytes that came are not those that were sent; none of them is kept."""
+
+
+class BodyTooLarge(InputError):
+    """A request that is no upload and yet over the limit."""
+
+
 class ImageUnreadable(InputError):
     """No reader takes this file or folder as an image."""
 
 
 class DicomSeriesError(InputError):
     """A DICOM folder that is not one whole series."""
+
+
+class DeidentificationRefused(InputError):
+    """A DICOM instance that may show who the patient is, or does not say whose it is."""
 
 
 class ImageNotFinite(InputError):
@@ -193,6 +219,10 @@ class Conflict(AsdegError):
 
 class PartitionConflict(Conflict):
     """A patient's partition is given once, for ever."""
+
+
+class TooMuchAtOnce(AsdegError):
+    """More than a site may ask for, or leave lying in the inbox, at once; later it may."""
 
 
 class AccessDenied(AsdegError):

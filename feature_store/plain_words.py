@@ -1,0 +1,54 @@
+"""Words that say nothing about a person: by them free text may be kept.
+
+What people type (names of files, regions, scanners, diagnoses) can name the patient. It is kept as it is where
+every word of it stands in ``plain_words.yaml`` and it has no more than four digits; anything else is coded: equal
+texts stay equal, and 20 bits of a hash lead back to nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+MOST_DIGITS = 4
+_LONGEST = 64
+_PARTS = re.compile(r"[0-9]+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
+
+def is_plain(text: str, *themes: str) -> bool:
+    """Whether the text is made of known words of those themes, or of single letters, and few digits."""
+    if len(text) > _LONGEST or not text.isascii() or not text.isprintable():
+        return False
+    known = frozenset().union(*map(_words, themes))
+    words = re.split(r"[^A-Za-z0-9]+", text)
+    if sum(letter.isdigit() for letter in text) > MOST_DIGITS:
+        return False
+    return any(words) and all(_is_known(word, known) for word in words if word)
+
+
+def plain_or_coded(text: str, *themes: str, kind: str = "other") -> str:
+    """The text, or ``other-3k7q`` for one that is not plain."""
+    return text if is_plain(text, *themes) else coded(text, kind)
+
+
+def coded(text: str, kind: str = "other") -> str:
+    """``kind-`` and four characters: the same for the same text at every site."""
+    digest = hashlib.sha256(f"asdeg word\0{text}".encode()).digest()
+    return f"{kind}-{base64.b32encode(digest[:3]).decode()[:4].lower()}"
+
+
+def _is_known(word: str, known: frozenset[str]) -> bool:
+    if word.lower() in known or word.isdigit():
+        return True
+    return all(len(part) == 1 or part.isdigit() or part.lower() in known for part in _PARTS.findall(word))
+
+
+@cache
+def _words(theme: str) -> frozenset[str]:
+    listed = yaml.safe_load(Path(__file__).with_name("plain_words.yaml").read_text("utf-8"))
+    return frozenset(listed[theme].split())
