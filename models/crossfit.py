@@ -62,15 +62,17 @@ class Plan:
 class CrossFit:
     """``table``: a row a classifier (name, cv_auc, cv_auc_sd, params of its best point).
 
-    ``chosen``: for the final fit, with ``scale`` from its out-of-fold scores. ``logits`` (n,): nested
-    out-of-fold log-odds, and ``nested_auc`` their AUC. ``inner_logits`` (K, n): for outer fold o, the
-    out-of-fold log-odds of the other folds' patients (NaN on fold o), on which a model inside o may be
-    stacked. ``choices``: in how many outer folds each classifier was chosen.
+    ``chosen``: for the final fit, with ``scale`` from its out-of-fold scores, and ``chosen_logits`` (n,): these
+    scores on that scale, what the final fit's log-odds of new patients are like; a final model is stacked on them.
+    ``logits`` (n,): nested out-of-fold log-odds, by which the choice itself is judged, and ``nested_auc`` their
+    AUC. ``inner_logits`` (K, n): for outer fold o, the out-of-fold log-odds of the other folds' patients (NaN on
+    fold o), on which a model inside o may be stacked. ``choices``: in how many outer folds each classifier was chosen.
     """
 
     table: list[dict[str, Any]]
     chosen: Configuration
     scale: Scale
+    chosen_logits: Floats
     logits: Floats
     inner_logits: Floats
     nested_auc: float
@@ -127,10 +129,12 @@ def crossfit(
         inner_logits[o, ~held] = scale(inside)
         logits[held] = scale(scores.outer[point, held])
         choices[plan.points[point].classifier] += 1
+    final_scale = fit_scale(scores.plain[best], plan.y)
     return CrossFit(
         table=_table(cv_auc, cv_sd, plan),
         chosen=plan.points[best],
-        scale=fit_scale(scores.plain[best], plan.y),
+        scale=final_scale,
+        chosen_logits=final_scale(scores.plain[best]),
         logits=logits,
         inner_logits=inner_logits,
         nested_auc=auc(plan.y, logits),

@@ -144,15 +144,19 @@ def _develop_combined(
     settings: StudySettings,
     progress: Progress | None,
 ) -> None:
-    """Stacked on nested out-of-fold signs; inside outer fold o on those out of fold within the other folds."""
-    source = StackSource(
-        signs, np.column_stack([done.crossfits[kind].logits for kind in signs]), clinical, settings.alpha
-    )
+    """Stacked on the signs' out-of-fold log-odds; inside outer fold o on those out of fold within the other folds.
+
+    The final stack takes the chosen model's (``chosen_logits``): they are on the scale that its signs have when
+    they are deployed. Nested ones mix the scales of K models, and a stack fitted on them is flat on new patients.
+    """
+    fits = [done.crossfits[kind] for kind in signs]
+    source = StackSource(signs, np.column_stack([fit.chosen_logits for fit in fits]), clinical, settings.alpha)
+    nested = np.column_stack([fit.logits for fit in fits])
     per_outer = []
     for o in range(plan.n_folds):
         # Patients of fold o get the sign of the models fitted without o; the others what is out of fold inside.
-        inside = np.column_stack([done.crossfits[kind].inner_logits[o] for kind in signs])
-        stacked = np.where((plan.folds == o)[:, None], source.signs, inside)
+        inside = np.column_stack([fit.inner_logits[o] for fit in fits])
+        stacked = np.where((plan.folds == o)[:, None], nested, inside)
         per_outer.append(StackSource(signs, stacked, clinical, settings.alpha))
     validated = crossfit(plan, source, per_outer=per_outer, progress=_part(progress, "combined"))
     everybody = np.arange(len(plan.y))
