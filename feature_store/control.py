@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from feature_store.control_tables import Base, CaseRow, CredentialRow, LeaseRow, ScoreRow
+from feature_store.control_tables import Base, CaseEventRow, CaseRow, CredentialRow, LeaseRow, ScoreRow
 from feature_store.errors import Conflict, StoreError, UsageError
 from feature_store.location import Location
 from feature_store.migrations import newest
@@ -45,6 +45,15 @@ class CaseState:
     state: str
     reasons: tuple[str, ...]
     changed_at: float
+
+
+@dataclass(frozen=True)
+class CaseEvent:
+    """A case came into ``state``, at a time in seconds since 1970."""
+
+    state: str
+    reasons: tuple[str, ...]
+    at: float
 
 
 @dataclass(frozen=True)
@@ -111,18 +120,36 @@ class ControlDatabase:
         """Say where a case is now. Raises UsageError for an unknown state."""
         if state not in CASE_STATES:
             raise UsageError(f"{state} is no case state.", action=f"States: {', '.join(CASE_STATES)}.")
-        row = {"patient_id": patient_id, "state": state, "reasons": list(reasons), "changed_at": time.time()}
-        with self._writing() as connection:
+        now = time.time()
+        row = {"patient_id": patient_id, "state": state, "reasons": list(reasons), "changed_at": now}
+        with self.writing() as connection:
             _upsert(connection, CaseRow, {"site": site, "case_id": case_id}, row)
+            _note(connection, site, case_id, state, reasons, now)
+
+    def note_case(self, site: str, patient_id: str, case_id: str, state: str) -> None:
+        """A case came again: for its history. Only one that was not here, or was withdrawn, has a new state by that."""
+        now = time.time()
+        row = {"patient_id": patient_id, "state": state, "reasons": [], "changed_at": now}
+        with self.writing() as connection:
+            withdrawn = CaseRow.state == "withdrawn"
+            _upsert(connection, CaseRow, {"site": site, "case_id": case_id}, row, only_where=withdrawn)
+            _note(connection, site, case_id, state, [], now)
+
+    def case_history(self, site: str, case_id: str) -> list[CaseEvent]:
+        """Every state the case was in, oldest first."""
+        query = select(CaseEventRow.state, CaseEventRow.reasons, CaseEventRow.at)
+        query = query.where(CaseEventRow.site == site, CaseEventRow.case_id == case_id).order_by(CaseEventRow.number)
+        with self.reading() as connection:
+            return [CaseEvent(state, tuple(reasons), at) for state, reasons, at in connection.execute(query)]
 
     def case(self, case_id: str, site: str | None = None) -> CaseState | None:
         """The case's state; None where there is no such case (at that site)."""
         found = self._cases(CaseRow.case_id == case_id, site)
         return found[0] if found else None
 
-    def cases(self, site: str | None = None) -> list[CaseState]:
-        """All cases (of a site), by site and patient."""
-        return self._cases(None, site)
+    def cases(self, site: str | None = None, state: str | None = None) -> list[CaseState]:
+        """All cases (of a site, in a state), by site and patient."""
+        return self._cases(None if state is None else CaseRow.state == state, site)
 
     def _cases(self, which: ColumnElement[bool] | None, site: str | None) -> list[CaseState]:
         query = select(CaseRow.__table__).order_by(CaseRow.site, CaseRow.patient_id, CaseRow.case_id)
@@ -137,14 +164,14 @@ class ControlDatabase:
         """Take, or by the same holder prolong, the right to do ``name``; falsy where another holds it."""
         now = time.time()
         free = or_(LeaseRow.expires_at < now, LeaseRow.holder == holder)
-        with self._writing() as connection:
+        with self.writing() as connection:
             row = {"holder": holder, "expires_at": now + seconds}
             held = _upsert(connection, LeaseRow, {"name": name}, row, only_where=free) > 0
         return Lease(self, name, holder, held)
 
     def release_lease(self, name: str, holder: str) -> None:
         """Give back; nothing happens where another holds it by now."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(delete(LeaseRow).where(LeaseRow.name == name, LeaseRow.holder == holder))
 
     # --- credentials ---------------------------------------------------------------------------
@@ -155,7 +182,7 @@ class ControlDatabase:
         key = f"asdeg_{secrets.token_urlsafe(32)}"
         row = {"name": name, "role": role, "site": site, "key_hash": _hash(key), "created_at": time.time()}
         try:
-            with self._writing() as connection:
+            with self.writing() as connection:
                 connection.execute(_table(CredentialRow).insert().values(row))
         except IntegrityError as error:
             raise Conflict(
@@ -165,7 +192,7 @@ class ControlDatabase:
 
     def remove_credential(self, name: str) -> bool:
         """Whether there was one."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             return connection.execute(delete(CredentialRow).where(CredentialRow.name == name)).rowcount > 0
 
     def credentials(self) -> list[Credential]:
@@ -185,7 +212,7 @@ class ControlDatabase:
     def log_score(self, row: Mapping[str, Any]) -> None:
         """Keep one row of `scores`; on disk when this returns. The same score_id again changes nothing."""
         kept = json.dumps(dict(row), default=_as_json)
-        with self._writing() as connection:
+        with self.writing() as connection:
             _upsert(connection, ScoreRow, {"score_id": str(row["score_id"])}, {"row": kept})
 
     def unflushed_scores(self, limit: int = 1000) -> list[dict[str, Any]]:
@@ -196,7 +223,7 @@ class ControlDatabase:
 
     def mark_flushed(self, score_ids: Sequence[str]) -> None:
         """The rows are in the store: drop them from the log."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             for start in range(0, len(score_ids), 500):
                 connection.execute(delete(ScoreRow).where(ScoreRow.score_id.in_(score_ids[start : start + 500])))
 
@@ -241,7 +268,8 @@ class ControlDatabase:
                 time.sleep(0.05 * 2**attempt)
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """For changes, all of them or none."""
         with _translated(), self._engine.begin() as connection:
             yield connection
 
@@ -290,6 +318,11 @@ def _table(model: type[Base]) -> Table:
     table = model.__table__
     assert isinstance(table, Table)
     return table
+
+
+def _note(connection: Connection, site: str, case_id: str, state: str, reasons: Sequence[str], at: float) -> None:
+    event = {"site": site, "case_id": case_id, "state": state, "reasons": list(reasons), "at": at}
+    connection.execute(_table(CaseEventRow).insert().values(event))
 
 
 def _upsert(

@@ -5,6 +5,8 @@ A change here needs its step in :mod:`feature_store.migrations`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import JSON, BigInteger, Float, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -24,6 +26,44 @@ class CaseRow(Base):
     reasons: Mapped[list[str]] = mapped_column(JSON)
     changed_at: Mapped[float] = mapped_column(Float)
     __table_args__ = (Index("case_states_by_id", "case_id"),)
+
+
+class CaseEventRow(Base):
+    """A state that a case came into, and when (seconds since 1970): its history."""
+
+    __tablename__ = "case_history"
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    site: Mapped[str] = mapped_column(String(200))
+    case_id: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(20))
+    reasons: Mapped[list[str]] = mapped_column(JSON)
+    at: Mapped[float] = mapped_column(Float)
+    __table_args__ = (Index("case_history_by_case", "site", "case_id"),)
+
+
+class UploadRow(Base):
+    """An upload on its way to being a case (:mod:`feature_store.uploads`)."""
+
+    __tablename__ = "uploads"
+    upload_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    site: Mapped[str] = mapped_column(String(200))
+    sender: Mapped[str] = mapped_column(String(200))
+    state: Mapped[str] = mapped_column(String(20))
+    length: Mapped[int | None] = mapped_column(BigInteger)
+    held: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    case_id: Mapped[str | None] = mapped_column(String(64))
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    holds: Mapped[str | None] = mapped_column(String(64))
+    attempts: Mapped[int] = mapped_column()
+    accepted_at: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[float] = mapped_column(Float)
+    changed_at: Mapped[float] = mapped_column(Float)
+    __table_args__ = (
+        Index("uploads_by_bytes", "site", "sha256"),
+        Index("uploads_by_case", "case_id"),
+        Index("uploads_by_state", "state"),
+    )
 
 
 class LeaseRow(Base):

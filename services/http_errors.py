@@ -26,8 +26,13 @@ STATUS: dict[type[AsdegError], int] = {
     errors.NotFound: 404,
     errors.NotReady: 409,
     errors.Conflict: 409,
+    errors.WrongProtocol: 412,
     errors.ArchiveTooLarge: 413,
+    errors.BodyTooLarge: 413,
+    errors.WrongContentType: 415,
     errors.InputError: 422,
+    errors.TooMuchAtOnce: 429,
+    errors.ChecksumMismatch: 460,  # as the tus protocol has it
     errors.ExtractionError: 500,
     errors.StoreError: 500,
 }
