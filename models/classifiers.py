@@ -38,7 +38,7 @@ class Family:
     """One kind of classifier.
 
     ``build(params, seed)`` gives the unfitted estimator. Grids go from the most to the least regularised
-    point. ``staged`` names a parameter of which one fit serves every smaller value (boosting rounds).
+    point. ``staged`` names a parameter of which one fit serves every smaller value (boosting rounds, trees).
     ``by_row`` says that its arithmetic on many rows may differ in the last bit from that on one row.
     ``clip`` bounds the log-odds of those that give probabilities only.
     """
@@ -135,15 +135,17 @@ FAMILIES: dict[str, Family] = {
         Family(
             "random_forest",
             lambda params, seed: RandomForestClassifier(n_jobs=1, random_state=seed, **params),
-            _points(n_estimators=(64,), max_depth=(2, 4, 6, 10), min_samples_leaf=(8, 3)),
+            _points(min_samples_leaf=(12, 6, 3), n_estimators=(16, 32, 64)),
             _points(n_estimators=(25,), max_depth=(4,), min_samples_leaf=(5,)),
+            staged="n_estimators",
             clip=4.0,
         ),
         Family(
             "extra_trees",
             lambda params, seed: ExtraTreesClassifier(n_jobs=1, random_state=seed, **params),
-            _points(n_estimators=(64,), max_depth=(2, 4, 6, 10), min_samples_leaf=(8, 3)),
+            _points(min_samples_leaf=(12, 6, 3), n_estimators=(16, 32, 64)),
             _points(n_estimators=(25,), max_depth=(4,), min_samples_leaf=(5,)),
+            staged="n_estimators",
             clip=4.0,
         ),
         Family(
@@ -158,7 +160,7 @@ FAMILIES: dict[str, Family] = {
             lambda params, seed: GradientBoostingClassifier(
                 **{"learning_rate": 0.1, "subsample": 0.8, "min_samples_leaf": 5, **params}, random_state=seed
             ),
-            _points(max_depth=(1, 2, 3), n_estimators=(20, 50, 100)),
+            _points(max_depth=(1, 2), n_estimators=(10, 20, 40, 80)),
             _points(max_depth=(2,), n_estimators=(20, 40)),
             staged="n_estimators",
         ),
@@ -233,7 +235,7 @@ def grid_scores(
     """Scores (len(points), m) of each grid point fitted on ``x`` (n, d) for the rows of ``x_new`` (m, d).
 
     A point whose fit raises has NaN scores, and its reason in the dictionary under its index. Points that
-    differ in boosting rounds only are one fit.
+    differ in boosting rounds or trees only are one fit.
     """
     scores = np.full((len(points), len(x_new)), np.nan)
     failed: dict[int, str] = {}
@@ -273,10 +275,13 @@ def _score(family: Family, estimator: Any, x: Floats) -> Floats:
         joint = estimator.predict_joint_log_proba(x)
         margin = np.clip(joint[:, 1] - joint[:, 0], -family.clip, family.clip)
     else:
-        p = estimator.predict_proba(x)[:, 1]
-        with np.errstate(divide="ignore"):
-            margin = np.clip(np.log(p) - np.log1p(-p), -family.clip, family.clip)
+        margin = _log_odds(estimator.predict_proba(x)[:, 1], family.clip)
     return np.asarray(margin, dtype=np.float64)
+
+
+def _log_odds(p: Floats, clip: float) -> Floats:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.clip(np.log(p) - np.log1p(-p), -clip, clip), dtype=np.float64)
 
 
 def _staged_scores(classifier: str, estimator: Any, x: Floats, rounds: Sequence[int]) -> Floats:
@@ -287,6 +292,11 @@ def _staged_scores(classifier: str, estimator: Any, x: Floats, rounds: Sequence[
         return np.array(
             [estimator.predict(x, output_margin=True, iteration_range=(0, r)) for r in rounds], dtype=np.float64
         )
+    if classifier in ("random_forest", "extra_trees"):
+        # A forest of r trees is the first r of a larger one: each tree draws from a seed of its own.
+        trees = np.array([tree.predict_proba(x)[:, 1] for tree in estimator.estimators_])
+        means = np.cumsum(trees, axis=0)[np.asarray(rounds) - 1] / np.asarray(rounds, dtype=np.float64)[:, None]
+        return _log_odds(means, FAMILIES[classifier].clip)
     # Boosting may stop early, at a perfect fit: later rounds are then the last one.
     stages = [np.asarray(stage, dtype=np.float64).reshape(-1) for stage in estimator.staged_decision_function(x)]
     return np.array([stages[min(r, len(stages)) - 1] for r in rounds])

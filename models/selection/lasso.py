@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import lasso_path
 
 from models.folds import stratified_folds
 
@@ -90,31 +87,21 @@ def fit_lasso(z: Floats, y: Outcome, seed: int, rule: LambdaRule = "best") -> La
 
 
 class _Path:
-    """A LASSO path on the Gram matrix that goes on, warm, from where it stopped."""
+    """A LASSO path that goes on, warm, from where it stopped."""
 
     def __init__(self, z: Floats, target: Floats) -> None:
         self.x_mean, self.y_mean = z.mean(axis=0), target.mean()
-        self.x, self.y = np.asfortranarray(z - self.x_mean), target - self.y_mean
-        self.gram, self.xy = self.x.T @ self.x, self.x.T @ self.y
+        self.columns, self.target = np.ascontiguousarray((z - self.x_mean).T), target - self.y_mean
         self.last = np.zeros(z.shape[1])
+        self.penalty = float(np.abs(self.columns @ self.target).max()) / len(target)
 
     def follow(self, lambdas: Floats) -> Floats:
         """Coefficients (L, p) for descending ``lambdas``, all below those before."""
-        with warnings.catch_warnings():
-            # Badly conditioned ends of a path stop at the iteration limit; cross-validation does not choose them.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            _, coefficients, _ = lasso_path(
-                self.x,
-                self.y,
-                alphas=lambdas,
-                precompute=self.gram,
-                Xy=self.xy,
-                coef_init=self.last,
-                tol=1e-4,
-                max_iter=2000,
-            )
-        self.last = np.ascontiguousarray(coefficients[:, -1])
-        return np.ascontiguousarray(np.asarray(coefficients, dtype=np.float64).T)
+        from models.selection.descent import follow  # scoring has no use for a compiler
+
+        path = np.asarray(follow(self.columns, self.target, lambdas, self.last, max(self.penalty, lambdas[0])))
+        self.last, self.penalty = path[-1].copy(), float(lambdas[-1])
+        return path
 
 
 class _HeldOut:

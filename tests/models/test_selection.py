@@ -11,6 +11,7 @@ from sklearn.linear_model import Lasso as PlainLasso
 from feature_store.errors import FeatureTableError, TooFewPatients
 from models.folds import check_enough, permuted_within, stratified_folds
 from models.selection.correlation import uncorrelated
+from models.selection.descent import follow
 from models.selection.lasso import fit_lasso
 from models.selection.matrix import FeatureMatrix
 from models.selection.recipes import DeepRecipe, RadRecipe, f_test, principal_components
@@ -90,9 +91,9 @@ def test_lasso_is_scikit_learns_at_the_chosen_penalty_and_best_on_the_folds() ->
     z = z_scores(rng.normal(size=(90, 30)))
     y = (z[:, 0] + z[:, 1] + rng.normal(size=90) > 0).astype(np.int64)
     lasso = fit_lasso(z, y, seed=0)
-    plain = PlainLasso(alpha=lasso.lambda_, tol=1e-9, max_iter=100_000).fit(z, y)
-    np.testing.assert_allclose(lasso.coefficients, plain.coef_, atol=2e-3)
-    assert set(np.flatnonzero(np.abs(lasso.coefficients) > 0.02)) == set(np.flatnonzero(np.abs(plain.coef_) > 0.02))
+    plain = PlainLasso(alpha=lasso.lambda_, tol=1e-12, max_iter=100_000).fit(z, y)
+    np.testing.assert_allclose(lasso.coefficients, plain.coef_, atol=1e-6)
+    assert (lasso.coefficients != 0).tolist() == (plain.coef_ != 0).tolist()
     folds = stratified_folds(y, 10, 0)
     by_hand = []
     for penalty in lasso.lambdas[[lasso.chosen, 3]]:
@@ -102,10 +103,32 @@ def test_lasso_is_scikit_learns_at_the_chosen_penalty_and_best_on_the_folds() ->
             model = PlainLasso(alpha=penalty, tol=1e-9, max_iter=100_000).fit(z[~held], y[~held])
             errors.append(((model.predict(z[held]) - y[held]) ** 2).mean())
         by_hand.append(np.mean(errors))
-    np.testing.assert_allclose(by_hand, lasso.cv_mean[[lasso.chosen, 3]], rtol=1e-3)
+    np.testing.assert_allclose(by_hand, lasso.cv_mean[[lasso.chosen, 3]], rtol=1e-6)
     assert lasso.cv_mean[lasso.chosen] == lasso.cv_mean.min()
     sparser = fit_lasso(z, y, seed=0, rule="one_standard_error")
     assert sparser.lambda_ >= lasso.lambda_
+
+
+@pytest.mark.parametrize(("n", "p"), [(60, 200), (120, 40)])
+def test_every_point_of_a_path_is_optimal_to_rounding(n: int, p: int) -> None:
+    """Correlated blocks, columns that are one another's sums, one constant: no coefficient hangs on a tolerance."""
+    z = blocks(n, p, seed=4)
+    z[:, 7] = z[:, 8] + z[:, 20]
+    z -= z.mean(axis=0)
+    z[:, 11] = 0.0
+    target = (z[:, 0] - z[:, 30] + np.random.default_rng(4).normal(size=n) > 0).astype(np.float64)
+    target -= target.mean()
+    largest = np.abs(z.T @ target).max() / n
+    lambdas = largest * np.geomspace(0.99, 0.01, 30)
+    columns = np.ascontiguousarray(z.T)
+    path = follow(columns, target, lambdas, np.zeros(p), largest)
+    for penalty, beta in zip(lambdas, path, strict=True):
+        covariance = columns @ (target - z @ beta) / n
+        assert np.abs(covariance).max() <= penalty * (1 + 1e-8)
+        np.testing.assert_allclose(covariance[beta != 0], penalty * np.sign(beta[beta != 0]), rtol=1e-6)
+    first = follow(columns, target, lambdas[:12], np.zeros(p), largest)
+    second = follow(columns, target, lambdas[12:], first[-1], lambdas[11])
+    np.testing.assert_allclose(np.vstack([first, second]), path, atol=1e-9)
 
 
 def test_lasso_is_never_empty() -> None:
