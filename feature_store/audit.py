@@ -105,7 +105,7 @@ class AuditLog:
         query = query if patient_id is None else query.where(AuditRow.patient_id == patient_id)
         with self._control.reading() as connection:
             rows = connection.execute(query if newest is None else query.limit(newest)).mappings().all()
-        return [_entry(row) for row in reversed(rows)]
+        return [_entry(dict(row)) for row in reversed(rows)]
 
     def verify(self, kept: Head | None = None) -> Head:
         """Look at every row, and that ``kept`` is one of them; returns the last. Raises AuditBroken, naming the first
@@ -158,7 +158,7 @@ class AuditLog:
                 rows = connection.execute(query.limit(READ_ROWS)).mappings().all()
             if not rows:
                 return
-            yield from rows
+            yield from map(dict, rows)
             last = rows[-1]["number"]
 
 
