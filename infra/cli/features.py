@@ -117,6 +117,7 @@ def radiomics(
     With --label-map the rows are the labels it has a structure for, with columns `structure`, `level` and `side`.
     """
     from pipelines.cases.label_map import named_label_map
+    from pipelines.extraction.limits import RoiLimits
     from pipelines.radiomics.table import radiomics_table, write_table
 
     names = None if label_map is None else named_label_map(label_map)
@@ -126,7 +127,8 @@ def radiomics(
             wanted = [int(part) for part in labels.split(",")]
         except ValueError:
             raise UsageError("--labels are whole numbers with commas.", action="Write --labels 27,28.") from None
-    table = radiomics_table(image, mask, wanted, feature_set, names)
+    limits = RoiLimits(memory_gib=session.settings.roi_memory_gb)
+    table = radiomics_table(image, mask, wanted, feature_set, names, limits.memory_held)
     write_table(table, out)
     features = len(table.columns) - (1 if names is None else 4)
     session.result(

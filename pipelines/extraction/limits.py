@@ -11,7 +11,7 @@ from __future__ import annotations
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,17 +39,22 @@ class RoiLimits(BaseModel):
         """
         if signal.getsignal(signal.SIGALRM) != signal.SIG_DFL:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        with self.memory_held(rois) if memory else nullcontext():
+            signal.setitimer(signal.ITIMER_REAL, self.seconds * rois)
+            try:
+                yield
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    @contextmanager
+    def memory_held(self, rois: int = 1) -> Iterator[None]:
+        """As :meth:`held`, without an end to the time: for a process that a person waits for."""
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if memory:
-            most = _private_bytes() + int(self.memory_gib * rois * GIB)
-            resource.setrlimit(
-                resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
-            )
-        signal.setitimer(signal.ITIMER_REAL, self.seconds * rois)
+        most = _private_bytes() + int(self.memory_gib * rois * GIB)
+        resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
         try:
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 

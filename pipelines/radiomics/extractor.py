@@ -43,6 +43,11 @@ class RadiomicsExtractor:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # NaN is an answer here
                 values = self._values(crop)
+        except MemoryError as error:
+            raise ExtractionError(
+                "ran out of memory.",
+                action="Use wider bins (co-occurrences grow with the square of the grey levels) or a smaller ROI.",
+            ) from error
         except Exception as error:
             raise ExtractionError(
                 f"features could not be computed: stopped by {type(error).__name__}.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,13 @@ def radiomics_table(
     labels: Sequence[int] | None = None,
     feature_set: str | FeatureSet = "pyradiomics-default",
     names: LabelMap | None = None,
+    held: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> pd.DataFrame:
     """One row a label: column ``label``, then PyRadiomics' names. All labels of the mask when none are given.
 
     With a label map as ``names``: columns ``structure``, ``level`` and ``side`` after ``label``, empty where the
     map has no meaning for a label that was asked for; when none are given, the labels it has a meaning for.
+    ``held`` gives a context that each label's features are computed in (a limit of memory, say).
     The mask's axes may run otherwise than the image's over the same voxels. Raises what reading raises,
     GridMismatch, LabelEmpty for a label that is asked for and not there, RoiTooSmall and ExtractionError
     with the label they are about, NotFound for an unknown feature set.
@@ -54,7 +57,8 @@ def radiomics_table(
     rows = []
     for label in labels:
         try:
-            rows.append(extractor.extract_from_crop(prepared.crop(voxels == label, around)))
+            with held():
+                rows.append(extractor.extract_from_crop(prepared.crop(voxels == label, around)))
         except AsdegError as error:
             raise type(error)(f"label {label}: {error.message}", action=error.action, file=mask.name) from error
     table = pd.DataFrame(np.array(rows), columns=list(settings.feature_names))

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from feature_store.errors import GridMismatch, LabelEmpty, NotFound, RoiTooSmall, UsageError
+from feature_store.errors import ExtractionError, GridMismatch, LabelEmpty, NotFound, RoiTooSmall, UsageError
 from pipelines.cases.label_map import shipped_label_map
+from pipelines.extraction.limits import RoiLimits
 from pipelines.radiomics.extractor import RadiomicsExtractor
 from pipelines.radiomics.feature_sets import PYRADIOMICS_DEFAULT, STUDY_MR, FeatureSet
 from pipelines.radiomics.preprocessing import preprocess
@@ -62,6 +63,21 @@ def test_a_label_map_names_the_rows(files: tuple[Path, Path]) -> None:
     assert np.array_equal(asked.iloc[:, 4:], radiomics_table(*files, [5, 27], QUICK).iloc[:, 1:])
     with pytest.raises(LabelEmpty):
         radiomics_table(*files, None, QUICK, shipped_label_map("tptbox-subregions"))
+
+
+def test_more_grey_levels_than_memory_is_a_named_error_and_not_a_killed_process(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).uniform(0, 1e7, (13, 13, 13))  # 1,728 levels: co-occurrences of 155 MB
+    labels = np.zeros(voxels.shape, np.uint8)
+    labels[:12, :12, :12] = 3
+    for name, array in (("image", voxels), ("mask", labels)):
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"{name}.nrrd"))
+    files = tmp_path / "image.nrrd", tmp_path / "mask.nrrd"
+    settings = FeatureSet(name="wide", image_types=("original",), classes=("firstorder", "glcm"))
+    with pytest.raises(ExtractionError, match="label 3: ran out of memory") as caught:
+        radiomics_table(*files, None, settings, held=RoiLimits(memory_gib=0.1).memory_held)
+    assert "wider bins" in caught.value.action
+    coarse = settings.model_copy(update={"bin_width": 1e6})
+    assert len(radiomics_table(*files, None, coarse, held=RoiLimits(memory_gib=0.1).memory_held)) == 1
 
 
 def test_feature_set_decides_the_preprocessing(files: tuple[Path, Path]) -> None:
