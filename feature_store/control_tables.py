@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Float, Index, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Boolean, Float, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -116,3 +116,29 @@ class AuditRow(Base):
     previous: Mapped[str] = mapped_column(String(64))
     hash: Mapped[str] = mapped_column(String(64))
     __table_args__ = (Index("audit_log_by_patient", "site", "patient_id"),)
+
+
+class ScheduleRow(Base):
+    """A retraining that is called by the clock, and what its last call did."""
+
+    __tablename__ = "schedules"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    cron: Mapped[str] = mapped_column(String(100))
+    request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    added_by: Mapped[str] = mapped_column(String(200))
+    added_at: Mapped[float] = mapped_column(Float)
+    last_at: Mapped[float | None] = mapped_column(Float)
+    last_decision: Mapped[str | None] = mapped_column(String(60))
+    last_reason: Mapped[str | None] = mapped_column(Text)
+    last_run: Mapped[str | None] = mapped_column(String(64))
+
+
+class RunProgressRow(Base):
+    """How far a run is, and whether somebody wants it stopped."""
+
+    __tablename__ = "run_progress"
+    run_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    step: Mapped[str] = mapped_column(String(200))
+    fraction: Mapped[float] = mapped_column(Float)
+    changed_at: Mapped[float] = mapped_column(Float)
+    cancel: Mapped[bool] = mapped_column(Boolean)
