@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 
-from feature_store.errors import TooFewPatients
-from models.evaluation.auc import auc, delong_paired
+from models.recommendation import Recommendation, area, recommend
 from models.report.figure_data import ReportableStudy
-from models.report.style import MODELS, SIGNATURES, cohort_name, model_name, shown
+from models.report.style import MODELS, SIGNATURES, cohort_name, model_name
 
-REFERENCES = ("size", "clinical")
 ENOUGH_EVENTS = 100
 """Events, and non-events, an external validation wants before its figures are firm (Collins et al. 2016)."""
 
 
-class Recommendation(NamedTuple):
-    """The simplest signature that nothing beats out of fold, and the comparison it rests on."""
-
-    kind: str
-    reason: str
-
-
-def recommend(predictions: pd.DataFrame) -> Recommendation | None:
-    """The simplest of Rad-sign, DL-sign and combined that no other beats on nested out-of-fold predictions.
-
-    One beats another where the 95 % DeLong interval of the difference of their AUCs over the training patients lies
-    above 0. No held-out patient is looked at. None where no signature has such predictions, or one class only.
-    """
-    there = [kind for kind in SIGNATURES if shown(predictions, "training", kind) is not None]
-    for kind in there:
-        better = [other for other in there if other != kind and beats(predictions, other, kind)]
-        if not better:
-            others = ", ".join(model_name(other) for other in there if other != kind)
-            reason = (
-                f"the simplest signature that nothing beats out of fold (compared with {others})"
-                if others
-                else ("the only signature")
-            )
-            return Recommendation(kind, reason)
-    return None
-
-
-def beats(predictions: pd.DataFrame, a: str, b: str, partition: str = "training") -> bool:
-    """Whether the interval of AUC(a) − AUC(b) on patients who have both lies above 0."""
-    rows = predictions[predictions["partition"] == partition]
-    if a not in rows or b not in rows:
-        return False
-    rows = rows.dropna(subset=[a, b])
-    try:
-        return delong_paired(rows["outcome"], rows[a], rows[b]).ci[0] > 0
-    except TooFewPatients:
-        return False
+def because(choice: Recommendation) -> str:
+    """Why this signature, as half a sentence."""
+    if not choice.compared_with:
+        return "the only signature"
+    others = ", ".join(model_name(kind) for kind in choice.compared_with)
+    return f"the simplest signature that nothing beats out of fold (compared with {others})"
 
 
 def warnings_of(result: ReportableStudy) -> list[str]:
@@ -100,13 +65,13 @@ def _of_combined(result: ReportableStudy) -> list[str]:
     """Where the combined model's AUC on held-out patients is no better than a single signature's."""
     found = []
     for partition in ("external_test", "internal_validation"):
-        areas = {kind: _area(result.predictions, partition, kind) for kind in SIGNATURES}
+        areas = {kind: area(result.predictions, kind, partition) for kind in SIGNATURES}
         combined = areas.pop("combined")
-        for kind, area in areas.items():
-            if combined is not None and area is not None and combined <= area:
+        for kind, single in areas.items():
+            if combined is not None and single is not None and combined <= single:
                 found.append(
                     f"{cohort_name(partition)}: the combined model ({combined:.3f}) is not better than "
-                    f"{model_name(kind)} alone ({area:.3f})."
+                    f"{model_name(kind)} alone ({single:.3f})."
                 )
     return found
 
@@ -116,17 +81,13 @@ def _of_references(result: ReportableStudy) -> list[str]:
     choice = recommend(result.predictions)
     if choice is None:
         return []
-    own = _area(result.predictions, "training", choice.kind)
-    found = []
-    for reference in REFERENCES:
-        area = _area(result.predictions, "training", reference)
-        if area is None or own is None or beats(result.predictions, choice.kind, reference):
-            continue
-        found.append(
-            f"{model_name(choice.kind)} (nested AUC {own:.3f}) does not beat the model of "
-            f"{'ROI size' if reference == 'size' else 'clinical variables'} alone ({area:.3f}) out of fold."
-        )
-    return found
+    own = area(result.predictions, choice.kind)
+    return [
+        f"{model_name(choice.kind)} (nested AUC {own:.3f}) does not beat the model of "
+        f"{'ROI size' if reference == 'size' else 'clinical variables'} alone "
+        f"({area(result.predictions, reference):.3f}) out of fold."
+        for reference in choice.not_beaten
+    ]
 
 
 def _of_sizes(predictions: pd.DataFrame) -> list[str]:
@@ -147,10 +108,3 @@ def _of_sizes(predictions: pd.DataFrame) -> list[str]:
                 "Read the intervals, not the points."
             )
     return found
-
-
-def _area(predictions: pd.DataFrame, partition: str, kind: str) -> float | None:
-    data = shown(predictions, partition, kind)
-    if data is None or data[0].all() or not data[0].any():
-        return None
-    return auc(*data)

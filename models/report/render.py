@@ -14,10 +14,11 @@ from jinja2 import Environment, StrictUndefined
 from feature_store.vocabulary import RESEARCH_USE, is_phantom
 from models.evaluation.calibration import hosmer_lemeshow
 from models.in_sample import APPARENT_NESTED
+from models.recommendation import recommend
 from models.report import tables
 from models.report.figure_data import ReportableStudy
 from models.report.figures import draw
-from models.report.headline import recommend, warnings_of
+from models.report.headline import because, warnings_of
 from models.report.style import PARTITIONS, cohort_name, model_name, shown
 from models.report.tables import DASH, Table, number, ordered, with_ci
 
@@ -29,12 +30,9 @@ def write_report(result: ReportableStudy, out_dir: Path, title: str, *, phantom:
     The page needs nothing beside it: styles and figures are inside, and there is no script. Not for threads:
     matplotlib's settings are changed while drawing.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
+    write_results(result, out_dir)
     if phantom is None:
         phantom = any(map(is_phantom, result.predictions["patient_id"].astype(str)))
-    metrics = json.dumps(_json_safe(result.metrics), indent=2, ensure_ascii=False, allow_nan=False)
-    (out_dir / "metrics.json").write_text(metrics + "\n", encoding="utf-8")
-    result.predictions.to_parquet(out_dir / "predictions.parquet", index=False)
     figures = draw(result, out_dir / "figures")
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -44,6 +42,14 @@ def write_report(result: ReportableStudy, out_dir: Path, title: str, *, phantom:
         template.render(title=title, phantom=phantom, figures=figures, **_context(result)), encoding="utf-8"
     )
     return page
+
+
+def write_results(result: ReportableStudy, out_dir: Path) -> None:
+    """Writes what programs read, metrics.json and predictions.parquet, into ``out_dir`` (made if absent)."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    metrics = json.dumps(_json_safe(result.metrics), indent=2, ensure_ascii=False, allow_nan=False)
+    (out_dir / "metrics.json").write_text(metrics + "\n", encoding="utf-8")
+    result.predictions.to_parquet(out_dir / "predictions.parquet", index=False)
 
 
 def _context(result: ReportableStudy) -> dict[str, Any]:
@@ -58,7 +64,7 @@ def _context(result: ReportableStudy) -> dict[str, Any]:
         "kinds": kinds,
         "names": {kind: model_name(kind) for kind in [*kinds, *metrics.get("classifiers", {})]},
         "warnings": warnings_of(result),
-        "recommended": choice and {"name": model_name(choice.kind), "reason": choice.reason},
+        "recommended": choice and {"name": model_name(choice.kind), "reason": because(choice)},
         "cards": [_card(kind, signatures[kind], choice is not None and choice.kind == kind) for kind in kinds],
         "baseline": tables.baseline(rows),
         "baseline_tests": tables.tests_used(rows),
