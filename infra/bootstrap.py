@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_store.control import ControlDatabase, default_url
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from models.combined import CombinedSignature
     from models.signature import Signature
+    from services.ingest.deidentification.site_key import SiteKeys
     from services.ingest.handler import IngestHandler
     from services.scoring.handler import ScoringHandler
     from services.scoring.score_log import ScoreLog
@@ -45,6 +47,17 @@ class House:
         from services.ingest.handler import IngestHandler
 
         return IngestHandler(self.store, self.control)
+
+    @cached_property
+    def site_keys(self) -> SiteKeys:
+        """The sites' pseudonym keys, wherever the settings say they are."""
+        return site_keys(self.settings)
+
+    def pseudonym(self, site: str, patient_id: str) -> str:
+        """What the store knows a site's patient by: see :func:`pseudonymous`. Raises UsageError, SettingsError."""
+        from services.ingest.deidentification.pseudonym import pseudonymous
+
+        return pseudonymous(self.site_keys, site, patient_id)
 
     @cached_property
     def score_log(self) -> ScoreLog:
@@ -125,6 +138,14 @@ def _scoring_app(house: House) -> FastAPI:
         routers=(release_router(house.releases, house.control),),
         openapi=lambda: openapi(house),
     )
+
+
+def site_keys(settings: Settings) -> SiteKeys:
+    """Where a site's pseudonym key is looked for."""
+    from services.ingest.deidentification.site_key import SiteKeys
+
+    file, folder = settings.pseudonym_key_file, settings.pseudonym_keys
+    return SiteKeys(settings.store, Path(file) if file else None, Path(folder) if folder else None)
 
 
 _BUILDERS = {"ingest": _ingest_app, "selection": _selection_app, "training": _training_app, "scoring": _scoring_app}

@@ -42,6 +42,10 @@ class Settings(BaseModel):
     unpacked_limit_mb: int = Field(32_768, ge=1, description="largest unpacked upload, in MB")
     upload_entries: int = Field(20_000, ge=1, description="most files in one upload")
 
+    # who the patients are
+    pseudonym_key_file: str = Field("", description="the site's own pseudonym key, at the site's side")
+    pseudonym_keys: str = Field("", description="folder with SITE.key for each site, at the services' side")
+
     # the services
     num_cpus: int | None = Field(None, ge=1, description="CPUs Ray may use in-process; empty: all")
     num_gpus: int | None = Field(None, ge=0, description="GPUs extraction may use; empty: all there are")

@@ -47,6 +47,7 @@ def build() -> typer.Typer:
         images,
         label_maps,
         phantoms,
+        pseudonyms,
         quality,
         robustness,
         runs,
@@ -72,6 +73,7 @@ def build() -> typer.Typer:
         runs,
         studies,
         serving,
+        pseudonyms,
         audit,
         store,
     ):

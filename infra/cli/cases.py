@@ -10,6 +10,7 @@ import typer
 from feature_store.errors import AsdegError, InputError, UsageError
 from infra.cli.case_sources import LabelMapOption, SessionOption, find_cases
 from infra.cli.command import command
+from infra.cli.pseudonyms import pseudonymous_rows
 from infra.cli.session import Session
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ Site = Annotated[str, typer.Option(help="The site that sends.")]
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     command(app, "validate", example="asdeg validate ./phantoms/site_a/p001")(validate)
-    command(app, "ingest", example="asdeg ingest ./phantoms/site_a --site site_a")(ingest)
-    command(app, "outcomes", example="asdeg outcomes ./phantoms/site_a/outcomes.csv --site site_a")(outcomes)
+    command(app, "ingest", example="asdeg ingest ./phantoms/site_a --site site_a", patients=True)(ingest)
+    example = "asdeg outcomes ./phantoms/site_a/outcomes.csv --site site_a"
+    command(app, "outcomes", example=example, patients=True)(outcomes)
     command(app, "cases", example="asdeg cases --site site_a")(cases)
 
 
@@ -107,7 +109,8 @@ def outcomes(
 
     if not file.is_file():
         raise UsageError(f"{file} is no file.", action="Give a CSV or Parquet file of follow-up measurements.")
-    receipt = session.house().ingest.follow_up.add_table(read_follow_up(file), site)
+    house = session.house()
+    receipt = house.ingest.follow_up.add_table(pseudonymous_rows(house, site, read_follow_up(file)), site)
     if session.as_json:
         session.json(receipt)
     else:

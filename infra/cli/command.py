@@ -30,10 +30,25 @@ _JSON = inspect.Parameter(
     default=False,
     annotation=Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],
 )
+_KEY_FILE = inspect.Parameter(
+    "pseudonym_key_file",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Option(
+            "--pseudonym-key-file",
+            metavar="FILE",
+            help="The site's key: patient ids become its pseudonyms.  [env: ASDEG_PSEUDONYM_KEY_FILE]",
+        ),
+    ],
+)
 
 
-def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Function], Function]:
+def command(app: typer.Typer, name: str, *, example: str, patients: bool = False) -> Callable[[Function], Function]:
     """Add ``function(session, …)`` to the application as the command ``name``.
+
+    ``patients``: it takes ids of patients, which :meth:`House.pseudonym` turns into pseudonyms by the site's key.
 
     Parameters of the function that are settings (``port``, ``grid``, …) are not special: the function
     passes them on by ``dataclasses.replace``-like copies of ``session.settings``.
@@ -46,13 +61,15 @@ def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Function]
         @functools.wraps(function)
         def run(context: typer.Context, *args: Any, store: str | None, as_json: bool, **kwargs: Any) -> None:
             before: dict[str, Any] = context.obj or {}
-            settings = load_settings(store=store or before.get("store"))
+            key_file = kwargs.pop(_KEY_FILE.name) if patients else None
+            settings = load_settings(store=store or before.get("store"), pseudonym_key_file=key_file)
             start_logging(settings.log_format, settings.log_level)
             function(Session(settings, as_json or bool(before.get("as_json"))), *args, **kwargs)
 
         parameters = [
             inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
             *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in own),
+            *([_KEY_FILE] if patients else []),
             _STORE,
             _JSON,
         ]

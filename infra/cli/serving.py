@@ -8,6 +8,7 @@ import typer
 
 from feature_store.errors import UsageError
 from infra.cli.command import command
+from infra.cli.pseudonyms import new_key
 from infra.cli.session import Session
 
 Role = Literal["site", "application", "scientist"]
@@ -15,7 +16,7 @@ Role = Literal["site", "application", "scientist"]
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    command(app, "score", example="asdeg score p001 --site site_a --kind combined")(score)
+    command(app, "score", example="asdeg score p001 --site site_a --kind combined", patients=True)(score)
     command(app, "serve", example="asdeg serve --port 8000")(serve)
     keys = typer.Typer(
         help="Keys of sites, applications and scientists.\n\nExample: asdeg keys list", no_args_is_help=True
@@ -23,17 +24,18 @@ def register(app: typer.Typer) -> None:
     app.add_typer(keys, name="keys")
     command(keys, "add", example="asdeg keys add pacs-a --role site --site site_a")(add_key)
     command(keys, "list", example="asdeg keys list")(list_keys)
+    command(keys, "pseudonym", example="asdeg keys pseudonym site_a.key")(new_key)
 
 
 def score(
     session: Session,
-    patient_id: Annotated[str, typer.Argument(help="The pseudonym the site pushed the case under.")],
+    patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym, or with the site's key its own id.")],
     site: Annotated[str, typer.Option(help="The patient's site.")],
     kind: Annotated[Literal["rad", "dl", "combined"], typer.Option(help="Which signature.")] = "combined",
 ) -> None:
     """Ask a current signature for a patient's risk; the answer is kept, as over HTTP."""
     house = session.house()
-    answer = house.scoring.score(kind, site, patient_id, asked_by="command line")
+    answer = house.scoring.score(kind, site, house.pseudonym(site, patient_id), asked_by="command line")
     house.score_log.flush()
     if session.as_json:
         session.json(answer)

@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
     example = 'asdeg store sql "select site, count(*) as cases from cases group by site"'
     command(store, "sql", example=example)(sql)
     example = "asdeg store explain p001 ct.vertebral_body.all.original_shape_MeshVolume --site site_a"
-    command(store, "explain", example=example)(explain)
+    command(store, "explain", example=example, patients=True)(explain)
     command(store, "check", example="asdeg store check --blobs")(check)
     command(store, "optimize", example="asdeg store optimize")(optimize)
     command(store, "backup", example="asdeg store backup /backups/asdeg")(backup)
@@ -59,14 +59,15 @@ def sql(
 
 def explain(
     session: Session,
-    patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym at that site.")],
+    patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym, or with the site's key its own id.")],
     feature: Annotated[str, typer.Argument(help="Full name: sequence.structure.level.feature.")],
     site: Annotated[str, typer.Option(help="The patient's site.")],
 ) -> None:
     """Say where a feature's value came from: image, mask, settings, software, push; and its earlier revisions."""
     from feature_store.lineage import explain
 
-    found = explain(session.house().store.snapshot(), site, patient_id, feature)
+    house = session.house()
+    found = explain(house.store.snapshot(), site, house.pseudonym(site, patient_id), feature)
     if session.as_json:
         session.json([vars(origin) for origin in found])
         return

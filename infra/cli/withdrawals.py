@@ -13,18 +13,21 @@ from infra.cli.session import Session
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    command(app, "withdraw", example='asdeg withdraw p001 --site site_a --reason "wrong patient"')(withdraw)
+    example = 'asdeg withdraw p001 --site site_a --reason "wrong patient"'
+    command(app, "withdraw", example=example, patients=True)(withdraw)
     command(app, "withdrawals", example="asdeg withdrawals --site site_a")(withdrawals)
 
 
 def withdraw(
     session: Session,
-    patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym at that site.")],
+    patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym, or with the site's key its own id.")],
     site: Annotated[str, typer.Option(help="The site that takes the case back.")],
     reason: Annotated[str, typer.Option(help="For the record; no patient's name in it.")],
 ) -> None:
     """Take a case back: nothing of it counts from now on. Older views stay as they were; ingest brings it back."""
-    status = session.house().ingest.withdraw_patient(site, patient_id, reason, getpass.getuser())
+    house = session.house()
+    patient = house.pseudonym(site, patient_id)
+    status = house.ingest.withdraw_patient(site, patient, reason, getpass.getuser())
     session.result(
         status.model_dump(),
         f"Case {status.case_id} is withdrawn.",

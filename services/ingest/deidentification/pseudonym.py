@@ -12,11 +12,13 @@ import unicodedata
 from datetime import date, timedelta
 
 from feature_store.errors import UsageError
-from services.ingest.deidentification.site_key import SiteKey
+from feature_store.vocabulary import PHANTOM_PREFIX
+from services.ingest.deidentification.site_key import SiteKey, SiteKeys
 
 PREFIX = "psn"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _FROM_RFC4648 = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _ALPHABET)
+_PHANTOM = re.compile(rf"{PHANTOM_PREFIX}(\d{{1,6}}|broken)")
 _FORM = re.compile(
     rf"{PREFIX}-[{_ALPHABET}]{{4}}-[{_ALPHABET}]{{4}}-[{_ALPHABET}]{{4}}-[{_ALPHABET}]{{4}}-[{_ALPHABET}]"
 )
@@ -26,7 +28,7 @@ _MOST_DAYS = 3650
 
 
 def pseudonym(key: SiteKey, patient_id: str) -> str:
-    """The token for a patient id as the hospital writes it; a token stays what it is.
+    """The token for a patient id as the hospital writes it; a token stays what it is, and so does a phantom.
 
     Blanks around the id (DICOM pads with them) and the Unicode form do not count; capitals do: hospitals exist
     whose ids differ in them, and two patients taken for one would be worse than one that is not found.
@@ -35,7 +37,7 @@ def pseudonym(key: SiteKey, patient_id: str) -> str:
     name = unicodedata.normalize("NFC", patient_id).strip(" \0")
     if not name or len(name) > _LONGEST_ID or not name.isprintable():
         raise UsageError("That is no patient id.", action="Give the id as the hospital writes it, on one line.")
-    if is_pseudonym(name):
+    if is_pseudonym(name) or _PHANTOM.fullmatch(name):
         return name
     text = base64.b32encode(key.digest("patient", name)[:10]).decode().translate(_FROM_RFC4648)
     return "-".join((PREFIX, *(text[i : i + 4] for i in range(0, _BITS_AS_CHARACTERS, 4)), _check(text)))
@@ -44,6 +46,15 @@ def pseudonym(key: SiteKey, patient_id: str) -> str:
 def is_pseudonym(text: str) -> bool:
     """Whether it has the form and the right check character; whose key made it nobody can tell."""
     return bool(_FORM.fullmatch(text)) and _check(text[4:-2].replace("-", "")) == text[-1]
+
+
+def pseudonymous(keys: SiteKeys, site: str, patient_id: str) -> str:
+    """What stands for a patient at a site: the token where the site has a key; else the id is its own pseudonym.
+
+    Raises UsageError for what is no patient id, SettingsError for a key that cannot be used.
+    """
+    key = keys.of(site)
+    return patient_id if key is None else pseudonym(key, patient_id)
 
 
 def shifted(key: SiteKey, patient: str, day: date) -> date:

@@ -34,8 +34,13 @@ class SiteKey:
         return hmac.digest(self._secret, f"asdeg {purpose}\0{text}".encode(), hashlib.sha256)
 
 
-def new_key_file(path: Path) -> None:
-    """Make a key that nobody has in a file that only its owner may read. Raises Conflict where the file exists."""
+def new_key_file(path: Path, store: str) -> None:
+    """Make a key that nobody has in a file that only its owner may read.
+
+    Raises Conflict where the file exists, SettingsError where it would lie in the store, UsageError where it cannot
+    be written.
+    """
+    _refuse_inside(path, store)
     line = _MARK + base64.urlsafe_b64encode(secrets.token_bytes(_BYTES)).decode() + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
