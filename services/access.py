@@ -1,6 +1,7 @@
 """Who is asking: a key becomes a credential, and a credential may or may not.
 
-Keys travel as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``. Roles:
+Keys travel as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``; where PACS send, also as the password of HTTP
+Basic. Roles:
 
 - ``site`` writes its own cases and outcomes, reads them, and asks for scores of its own patients;
 - ``application`` asks for scores (of one site where the credential names one);
@@ -13,7 +14,13 @@ from collections.abc import Callable
 from typing import Annotated, Protocol
 
 from fastapi import Depends
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import (
+    APIKeyHeader,
+    HTTPAuthorizationCredentials,
+    HTTPBasic,
+    HTTPBasicCredentials,
+    HTTPBearer,
+)
 
 from feature_store.errors import AccessDenied, KeyRefused
 
@@ -39,19 +46,17 @@ class KeyBook(Protocol):
 
 _bearer = HTTPBearer(auto_error=False, description="a key made by `asdeg keys add`")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="the same key, for clients without Bearer")
+_basic = HTTPBasic(auto_error=False, description="the same key as the password, for PACS")
 
 
-def allow(book: KeyBook, *roles: str) -> Callable[..., Credential]:
+def allow(book: KeyBook, *roles: str, basic: bool = False) -> Callable[..., Credential]:
     """A FastAPI dependency that gives the caller's credential if it has one of the roles.
 
+    With ``basic`` the key may also come as the password of HTTP Basic, under any user name.
     Raises KeyRefused (401) without a key that somebody has, AccessDenied (403) for another role.
     """
 
-    def credential(
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-        header: Annotated[str | None, Depends(_header)],
-    ) -> Credential:
-        key = bearer.credentials if bearer is not None else header
+    def judged(key: str | None) -> Credential:
         found = book.who(key) if key else None
         if found is None:
             raise KeyRefused(
@@ -64,7 +69,20 @@ def allow(book: KeyBook, *roles: str) -> Callable[..., Credential]:
             )
         return found
 
-    return credential
+    def credential(
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        header: Annotated[str | None, Depends(_header)],
+    ) -> Credential:
+        return judged(bearer.credentials if bearer is not None else header)
+
+    def or_basic(
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        header: Annotated[str | None, Depends(_header)],
+        login: Annotated[HTTPBasicCredentials | None, Depends(_basic)],
+    ) -> Credential:
+        return judged(login.password if login is not None else bearer.credentials if bearer is not None else header)
+
+    return or_basic if basic else credential
 
 
 def check_site(credential: Credential, site: str) -> None:
