@@ -82,6 +82,11 @@ def recipe_for(kind: str, settings: StudySettings) -> Recipe:
     return DeepRecipe(settings.max_components, settings.lambda_rule)
 
 
+def sign_source(kind: str, matrix: FeatureMatrix, settings: StudySettings) -> SelectorSource:
+    """Where the inputs of ``rad`` or ``dl`` come from, on these columns."""
+    return SelectorSource(matrix, recipe_for(kind, settings))
+
+
 def develop(
     patients: TrainingPatients,
     folds: Ints,

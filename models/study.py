@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,30 +11,33 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from feature_store.vocabulary import Partition
+from models.ablation import ablation
 from models.baseline import baseline_table
 from models.classifiers import check_classifier
-from models.evaluation.auc import auc, delong_paired
-from models.evaluation.cohort_metrics import cohort_metrics
-from models.folds import check_enough, rarer_class, stratified_folds
+from models.data_checks import batch_like, heavy_tailed, scales_by_site, sentences
+from models.folds import check_enough, stratified_folds
 from models.in_sample import label_apparent
 from models.leakage import leakage_check
+from models.performance import HELD_OUT, all_curves, delong, reference_metrics, signature_metrics
 from models.protocol import Development, develop
+from models.recommendation import recommend
 from models.reference_models import ReferenceModel, clinical_model, size_model
 from models.selection.repeatability import robust_radiomics
-from models.signature import MAX_MISSING, AnySignature
-from models.study_figures import figure_data, importance
+from models.signature import MAX_MISSING
+from models.sites import per_site
+from models.study_figures import figure_data
 from models.study_patients import StudyPatients
 from models.study_result import StudyResult
 from models.study_settings import AUTO, StudySettings
 from models.study_tables import StudyTables
+from models.subgroups import subgroups
 from models.surgeons import surgeon_metrics
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 Progress = Callable[[str, float], None]
 
-HELD_OUT = (Partition.INTERNAL_VALIDATION.value, Partition.EXTERNAL_TEST.value)
-"""Partitions that are judged. ``locked_test`` is not even scored: looking at it would use it up."""
+CALLED = {"rad": "Rad-sign", "dl": "DL-sign", "combined": "The combined model"}
 
 
 def run_study(tables: StudyTables, settings: StudySettings, progress: Progress | None = None) -> StudyResult:
@@ -60,24 +62,34 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
         development = develop(training, folds, settings, progress=progress)
         references = _references(patients, folds)
         predictions = _predictions(study, patients, development, references)
+        names = [*development.signatures, *(m.name for m in references)]
+        checks = _data_checks(patients, development, predictions)
         permuted = _permuted(patients, development, settings, progress)
         metrics = {
             "signatures": {
-                kind: _signature_metrics(kind, development, predictions, patients, settings)
+                kind: signature_metrics(kind, development, predictions, patients, settings.seed)
                 for kind in development.signatures
             },
             "classifiers": {kind: fit.table for kind, fit in development.crossfits.items()},
-            "baselines": {m.name: _reference_metrics(m, predictions, patients, settings) for m in references},
-            "delong": _delong(predictions, [*development.signatures, *(m.name for m in references)]),
+            "baselines": {m.name: reference_metrics(m, predictions, patients, settings.seed) for m in references},
+            "delong": delong(predictions, names),
             "clinical": development.clinical,
             "surgeons": surgeon_metrics(study, predictions, development.signatures),
             **({"robustness": robust.record} if robust.record is not None else {}),
             "baseline_table": baseline_table(study.clinical, patients.partition, patients.y),
             "leakage_check": permuted[0],
+            "curves": all_curves(predictions, names),
+            "sites": per_site(predictions, names),
+            "subgroups": subgroups(patients.clinical, predictions, list(development.signatures)),
+            "ablation": ablation(patients, development, predictions, settings) if settings.ablation else [],
+            "data_checks": checks,
             **({"in_sample": study.in_sample} if study.in_sample is not None else {}),
         }
         if study.in_sample is not None and study.in_sample["handling"] == "apparent":
             label_apparent(metrics, predictions)
+        choice = recommend(predictions)
+        metrics["recommendation"] = None if choice is None else choice._asdict()
+        warnings.extend([*development.warnings, *sentences(checks, CALLED)])
         figures = figure_data(development, patients, settings, permuted[1])
     return StudyResult(
         settings=settings,
@@ -85,7 +97,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
         metrics=plain(metrics),
         predictions=predictions.iloc[np.argsort(original)].reset_index(drop=True),
         figure_data=figures,
-        warnings=[*warnings, *development.warnings],
+        warnings=warnings,
         failures=[{"signature": kind, **f} for kind, fit in development.crossfits.items() for f in fit.failures],
     )
 
@@ -129,96 +141,18 @@ def _predictions(
     return table
 
 
-def _signature_metrics(
-    kind: str, development: Development, predictions: pd.DataFrame, patients: StudyPatients, settings: StudySettings
-) -> dict[str, Any]:
-    signature, fit = development.signatures[kind], development.crossfits[kind]
-    rows = patients.rows(Partition.TRAINING)
-    features = _features(signature, patients)
-    apparent = auc(patients.y[rows], signature.probabilities(patients.frame(rows)))
-    return {
-        "classifier": fit.chosen.classifier,
-        "params": dict(fit.chosen.params),
-        "n_features": len(features),
-        "lambda": getattr(getattr(signature, "selector", None), "lambda_", None),
-        "nested_auc": fit.nested_auc,
-        "threshold": signature.head.threshold,
-        "harm_ratio_threshold": signature.head.harm_threshold,
-        "features": features,
-        "cohorts": {
-            "training": {"n": len(rows), "events": int(patients.y[rows].sum()), "apparent_auc": apparent},
-            **_held_out_metrics(predictions, kind, signature.head.threshold, settings),
-        },
-    }
-
-
-def _features(signature: AnySignature, patients: StudyPatients) -> list[dict[str, Any]]:
-    """Selected features with their LASSO coefficients; the combined model's inputs with their importance."""
-    selector = getattr(signature, "selector", None)
-    if selector is not None:
-        pairs = zip(selector.names, selector.coefficients, strict=True)
-        return [{"name": name, "coefficient": float(value)} for name, value in sorted(pairs, key=lambda p: -abs(p[1]))]
-    linear = getattr(signature.head.estimator, "coef_", None)
-    names = [name for name, _ in importance(signature, patients)]
-    inputs = getattr(signature, "stack").names  # noqa: B009 - the combined signature's, not the protocol's
-    weights = dict(importance(signature, patients))
-    coefficients = dict(zip(inputs, np.ravel(linear), strict=True)) if linear is not None else {}
-    return [{"name": n, "coefficient": coefficients.get(n), "importance": weights[n]} for n in names]
-
-
-def _reference_metrics(
-    model: ReferenceModel, predictions: pd.DataFrame, patients: StudyPatients, settings: StudySettings
-) -> dict[str, Any]:
-    rows = patients.rows(Partition.TRAINING)
-    y = patients.y[rows]
-    return {
-        "training": {
-            "n": len(rows),
-            "events": int(y.sum()),
-            "apparent_auc": auc(y, model.probabilities[rows]),
-            "nested_auc": auc(y, model.out_of_fold),
-        },
-        **_held_out_metrics(predictions, model.name, model.threshold, settings),
-    }
-
-
-def _held_out_metrics(
-    predictions: pd.DataFrame, name: str, threshold: float, settings: StudySettings
-) -> dict[str, dict[str, Any]]:
-    result = {}
-    for cohort, table in _cohorts(predictions).items():
-        y = table["outcome"].to_numpy(dtype=np.int64)
-        measured = cohort_metrics(y, table[name].to_numpy(dtype=np.float64), threshold, settings.seed)
-        if not rarer_class(y):
-            measured["reason"] = "All patients here have the same outcome: there is no AUC."
-        result[cohort] = measured
-    return result
-
-
-def _cohorts(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Held-out cohorts that have patients; external sites also one by one where there are several."""
-    cohorts = {name: predictions[predictions["partition"] == name] for name in HELD_OUT}
-    external = cohorts[Partition.EXTERNAL_TEST]
-    sites = sorted(external["site"].unique())
-    if len(sites) > 1:
-        cohorts.update({f"{Partition.EXTERNAL_TEST}/{site}": external[external["site"] == site] for site in sites})
-    return {name: table for name, table in cohorts.items() if len(table)}
-
-
-def _delong(predictions: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
-    """Paired differences on held-out patients only: on training patients one model would know the other's."""
-    order = [name for name in ("combined", "rad", "dl", "clinical", "size") if name in names]
-    rows = []
-    for cohort, table in _cohorts(predictions).items():
-        y = table["outcome"].to_numpy(dtype=np.int64)
-        if "/" in cohort or not rarer_class(y):
-            continue
-        for a, b in combinations(order, 2):
-            if a in ("clinical", "size"):
-                continue
-            difference, ci, p = delong_paired(y, table[a].to_numpy(dtype=float), table[b].to_numpy(dtype=float))
-            rows.append({"a": a, "b": b, "cohort": cohort, "auc_difference": difference, "ci": list(ci), "p": p})
-    return rows
+def _data_checks(patients: StudyPatients, development: Development, predictions: pd.DataFrame) -> dict[str, Any]:
+    training = patients.rows(Partition.TRAINING)
+    checks: dict[str, Any] = {"heavy_tailed": {}, "batch_like": {}}
+    for source, matrix in (("radiomics", patients.radiomics), ("deep", patients.deep)):
+        if matrix is not None:
+            kind = "rad" if source == "radiomics" else "dl"
+            # A DL-sign takes every column: none of them is selected.
+            selected = development.signatures[kind].features if kind == "rad" else []
+            checks["heavy_tailed"][source] = heavy_tailed(matrix, training)
+            checks["batch_like"][source] = batch_like(matrix, training, patients.site, selected)
+    checks["scales"] = {kind: scales_by_site(predictions, kind) for kind in development.signatures}
+    return checks
 
 
 def _permuted(

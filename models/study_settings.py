@@ -23,7 +23,8 @@ class StudySettings(BaseModel):
     simplest tied classifier wins. ``harm_ratio`` is how many needless warnings one missed case outweighs;
     it gives the second, declared threshold 1 / (1 + harm_ratio). ``icc_cutoff``, ``icc_form``, ``max_cv`` and
     ``unmeasured`` are the filter in front of selection (``models.selection.robustness``), which does nothing
-    without repeated segmentations or a robustness table. ``n_jobs`` spreads work over processes
+    without repeated segmentations or a robustness table. ``ablation`` asks what each sequence, structure, family and
+    source is worth on held-out patients. ``n_jobs`` spreads work over processes
     and never changes a result.
     """
 
@@ -47,6 +48,7 @@ class StudySettings(BaseModel):
     unmeasured: Literal["keep", "drop"] = "keep"
 
     harm_ratio: float = Field(default=3.0, gt=0.0)
+    ablation: bool = True
 
     # permuted outcomes
     permutations: int = Field(default=20, ge=0)

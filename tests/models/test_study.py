@@ -42,7 +42,8 @@ def test_metrics_are_the_contract(result: StudyResult) -> None:
     metrics = json.loads(json.dumps(result.metrics, allow_nan=False))
     assert set(metrics) == {
         *("signatures", "classifiers", "baselines", "delong", "clinical", "surgeons"),
-        *("baseline_table", "leakage_check"),
+        *("baseline_table", "leakage_check", "curves", "sites", "subgroups", "ablation", "data_checks"),
+        "recommendation",
     }
     assert set(metrics["signatures"]) == {"rad", "dl", "combined"}
     for kind, signature in metrics["signatures"].items():

@@ -1,0 +1,145 @@
+"""What a reader must be told of the data before believing a figure: heavy tails, batches, scales that differ.
+
+Columns are judged on training patients only; the scale of signatures is compared between the sites that are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feature_store.vocabulary import Partition
+from models.evaluation.inputs import logit
+from models.performance import HELD_OUT
+from models.selection.matrix import FeatureMatrix
+from models.selection.scaling import quartiles, usable_columns
+
+Floats = NDArray[np.float64]
+
+HEAVY_TAIL = 50.0
+"""SD in quartile ranges (a normal column has 0.74) from which a column counts as heavy-tailed."""
+BATCH_LIKE = 0.4
+"""Share of a column's rank variance that the batch explains, beyond chance, from which it tells batches apart."""
+SHIFT, STRETCH = 1.0, 2.0
+"""SDs by which a site's log-odds may lie off, and the factor by which their spread may differ, unremarked."""
+MIN_PATIENTS = 10
+SHOWN = 3
+
+
+def heavy_tailed(matrix: FeatureMatrix, training: NDArray[np.intp]) -> dict[str, Any]:
+    """``n_columns`` whose SD is above fifty quartile ranges, and the ``worst``. Coinciding quartiles are no measure."""
+    x = matrix.values[training]
+    kept = usable_columns(x).columns
+    low, middle, high = quartiles(x[:, kept])
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        spread = np.nanstd(x[:, kept], axis=0) / (high - low)
+    spread = np.where(np.isfinite(spread) & (high - low > 1e-9 * np.abs(middle)), spread, 0.0)
+    heavy = np.flatnonzero(spread > HEAVY_TAIL)
+    worst = heavy[np.argsort(-spread[heavy], kind="stable")][:SHOWN]
+    return {
+        "n_columns": len(heavy),
+        "worst": [{"name": matrix.names[kept[i]], "sd_in_quartile_ranges": float(spread[i])} for i in worst],
+    }
+
+
+def batch_like(
+    matrix: FeatureMatrix, training: NDArray[np.intp], batch: NDArray[np.str_], selected: Sequence[str]
+) -> dict[str, Any]:
+    """``n_columns`` that tell batches apart among training patients, and which of the ``selected`` ones do.
+
+    By the share of the variance of a column's ranks between batches, less what chance gives (ω²).
+    """
+    share = batch_share(matrix.values[training], batch[training])
+    names = np.array(matrix.names)
+    telling = [n for n in selected if n in matrix.names and share[matrix.names.index(n)] > BATCH_LIKE]
+    return {
+        "n_batches": len(np.unique(batch[training])),
+        "n_columns": int((share > BATCH_LIKE).sum()),
+        "of": len(names),
+        "median_share": float(np.median(share)) if len(share) else None,
+        "selected": [{"name": n, "share": float(share[matrix.names.index(n)])} for n in telling],
+    }
+
+
+def batch_share(x: Floats, batch: NDArray[np.str_]) -> Floats:
+    """ω² of each column's ranks between batches (p,); 0 with one batch. Missing values count as the median."""
+    found, index = np.unique(batch, return_inverse=True)
+    n, k = len(batch), len(found)
+    if k < 2 or n <= k:
+        return np.zeros(x.shape[1])
+    table = pd.DataFrame(np.where(np.isfinite(x), x, np.nan))
+    ranks = table.fillna(table.median()).fillna(0.0).rank().to_numpy()
+    ranks = ranks - ranks.mean(axis=0)
+    total = (ranks**2).sum(axis=0)
+    sizes = np.bincount(index)
+    sums = np.zeros((k, x.shape[1]))
+    np.add.at(sums, index, ranks)
+    between = (sums**2 / sizes[:, None]).sum(axis=0)
+    within = (total - between) / (n - k)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        omega = (between - (k - 1) * within) / (total + within)
+    return np.asarray(np.where(total > 0, np.maximum(omega, 0.0), 0.0), dtype=np.float64)
+
+
+def scales_by_site(predictions: pd.DataFrame, kind: str) -> list[dict[str, Any]]:
+    """Log-odds of each held-out site beside training's: ``shift`` in training SDs, ``spread`` as a ratio of SDs.
+
+    The shift is the mean of those of events and non-events, so that another prevalence alone is no shift. Sites with
+    fewer than ten patients are left out; ``remarkable`` marks those past a shift of 1 or a spread of 2 (or 1/2).
+    """
+    rows = predictions.dropna(subset=[kind])
+    log_odds = pd.Series(logit(rows[kind].to_numpy(dtype=np.float64)), index=rows.index)
+    own = rows["partition"] == Partition.TRAINING.value
+    reference = {y: log_odds[own & (rows["outcome"] == y)] for y in (0, 1)}
+    sd = float(np.sqrt(np.mean([v.var(ddof=0) for v in reference.values()]))) if own.any() else 0.0
+    if not sd > 0:
+        return []
+    found = []
+    for site, members in rows[rows["partition"].isin(HELD_OUT)].groupby("site", sort=True):
+        if len(members) < MIN_PATIENTS:
+            continue
+        there = [y for y in (0, 1) if (members["outcome"] == y).any()]
+        own_log_odds = {y: log_odds[members.index[members["outcome"] == y]] for y in there}
+        shift = float(np.mean([own_log_odds[y].mean() - reference[y].mean() for y in there])) / sd
+        spread = float(np.sqrt(np.average([v.var(ddof=0) for v in own_log_odds.values()]))) / sd
+        found.append(
+            {
+                "site": str(site),
+                "n": len(members),
+                "shift": shift,
+                "spread": spread,
+                "remarkable": abs(shift) > SHIFT or not 1 / STRETCH <= spread <= STRETCH,
+            }
+        )
+    return found
+
+
+def sentences(checks: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """Whole sentences of what is remarkable. ``names``: signature kind to what it is called."""
+    said = []
+    for source, found in checks["heavy_tailed"].items():
+        if found["n_columns"]:
+            worst = found["worst"][0]
+            said.append(
+                f"{found['n_columns']} {source} columns are heavy-tailed; the worst is {worst['name']} (SD "
+                f"{worst['sd_in_quartile_ranges']:.3g} quartile ranges). They are clipped before they are used."
+            )
+    for source, found in checks["batch_like"].items():
+        if found["selected"]:
+            listed = ", ".join(f"{row['name']} ({100 * row['share']:.0f} %)" for row in found["selected"][:SHOWN])
+            said.append(
+                f"Selected {source} columns that tell sites or scanners apart: {listed} of the variance lies between "
+                "them. They may measure where a patient was scanned."
+            )
+        elif found["n_columns"] > 0.1 * found["of"]:
+            said.append(f"{found['n_columns']} of {found['of']} {source} columns tell sites or scanners apart.")
+    for kind, rows in checks["scales"].items():
+        off = [row for row in rows if row["remarkable"]]
+        if off:
+            listed = ", ".join(f"{r['site']} (shift {r['shift']:+.1f} SD, spread ×{r['spread']:.1f})" for r in off)
+            said.append(f"{names.get(kind, kind)} is on another scale at {listed} than in training.")
+    return said
