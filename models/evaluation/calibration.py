@@ -148,10 +148,13 @@ def hosmer_lemeshow(y: ArrayLike, p: ArrayLike, *, groups: int = 10, held_out: b
 def _slope(y: ArrayLike, p: ArrayLike) -> tuple[float, float] | None:
     events = outcomes(y)
     x = logit(probabilities(p, events))
-    if events.all() or not events.any() or np.ptp(x) < 1e-9 or _separated(events, x):
+    if events.all() or not events.any() or np.ptp(x) < 1e-6 or _separated(events, x):
         return None
-    beta, covariance = _newton(np.column_stack([x, np.ones_like(x)]), events.astype(np.float64), np.zeros_like(x))
-    return float(beta[0]), float(np.sqrt(covariance[0, 0]))
+    # On standardised log odds, as in fit_platt: predictions that hardly differ would make the equations singular.
+    spread = float(x.std())
+    design = np.column_stack([(x - x.mean()) / spread, np.ones_like(x)])
+    beta, covariance = _newton(design, events.astype(np.float64), np.zeros_like(x))
+    return float(beta[0]) / spread, float(np.sqrt(covariance[0, 0])) / spread
 
 
 def _intercept(y: ArrayLike, p: ArrayLike) -> tuple[float, float] | None:

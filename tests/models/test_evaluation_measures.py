@@ -94,6 +94,16 @@ def test_known_risk_has_slope_one_and_intercept_zero():
     assert calibration.calibration_intercept(y, expit(x - np.log(2))) == pytest.approx(np.log(2), abs=0.04)
 
 
+def test_a_slope_of_predictions_that_hardly_differ():
+    """The same ranking squeezed into a millionth of its spread has a slope a million times as steep."""
+    rng = np.random.default_rng(5)
+    log_odds = rng.normal(size=2000)
+    y = rng.random(2000) < expit(log_odds)
+    squeezed = calibration.calibration_slope(y, expit(1.0 + 1e-5 * log_odds))
+    assert squeezed == pytest.approx(1e5 * calibration.calibration_slope(y, expit(log_odds)), rel=1e-4)
+    assert calibration.calibration_slope(y, expit(1.0 + 1e-8 * log_odds)) is None
+
+
 def test_calibration_that_does_not_exist_is_none():
     separated = [0.1, 0.2, 0.8, 0.9]
     assert calibration.calibration_slope([0, 0, 1, 1], separated) is None
