@@ -63,9 +63,9 @@ def select(
     from services.selection.messages import SelectRequest
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=robustness is not None)
-    study = _study(session, grid, None, seed, filters)
+    study = study_settings(session, grid, None, seed, filters)
     kept = _kept(session, robustness)
-    request = SelectRequest(cohort=_cohort(cohort), study=study, robustness=kept)
+    request = SelectRequest(cohort=cohort_settings(cohort), study=study, robustness=kept)
     handler = session.house().selection
     run_id = handler.begin(request)
     with session.progress("select") as progress:
@@ -93,9 +93,9 @@ def train(
     from services.training.messages import TrainRequest
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=robustness is not None)
-    study = _study(session, grid, permutations, seed, filters)
+    study = study_settings(session, grid, permutations, seed, filters)
     kept = _kept(session, robustness)
-    request = TrainRequest(cohort=_cohort(cohort), study=study, selection_run=selection_run, robustness=kept)
+    request = TrainRequest(cohort=cohort_settings(cohort), study=study, selection_run=selection_run, robustness=kept)
     handler = session.house().training
     run_id = handler.begin(request)
     with session.progress("train") as progress:
@@ -179,9 +179,10 @@ def _entries(session: Session, entries: Sequence[ReleaseEntry]) -> None:
     session.table("Releases", columns, rows)
 
 
-def _study(
+def study_settings(
     session: Session, grid: str | None, permutations: int | None, seed: int | None, filters: dict[str, Any]
 ) -> StudySettings:
+    """The study's settings as the command line has them."""
     from models.study_settings import StudySettings
 
     chosen = session.settings.but(grid=grid, permutations=permutations, seed=seed)
@@ -198,7 +199,8 @@ def _kept(session: Session, robustness: Path | None) -> str | None:
     return keep_table(session.house().store, read_robustness(robustness))
 
 
-def _cohort(path: Path | None) -> CohortSettings:
+def cohort_settings(path: Path | None) -> CohortSettings:
+    """Of cohort.yaml; without a file, every labelled patient. Raises SettingsError."""
     from feature_store.cohort_settings import CohortSettings
 
     return CohortSettings(name="default") if path is None else CohortSettings.load(path)

@@ -8,7 +8,8 @@ from fastapi import Depends, FastAPI
 
 from services import http_errors
 from services.access import SCIENTIST, Credential, KeyBook, allow
-from services.runs import RunAccepted, RunStatus
+from services.run_routes import run_router
+from services.runs import RunAccepted
 from services.selection.handler import SelectionHandler
 from services.selection.messages import SelectRequest
 
@@ -17,6 +18,7 @@ def build_app(handler: SelectionHandler, book: KeyBook, background: Callable[[st
     """The FastAPI application; ``background(run_id)`` has the run carried out elsewhere and returns at once."""
     app = FastAPI(title="asdeg selection", description="Selectors from features. For research use only.")
     http_errors.install(app)
+    app.include_router(run_router(handler, book))
     scientist = allow(book, SCIENTIST)
 
     @app.post("/v1/selection-runs", status_code=202, tags=["selection"], responses=http_errors.RESPONSES)
@@ -25,15 +27,5 @@ def build_app(handler: SelectionHandler, book: KeyBook, background: Callable[[st
         run_id = handler.begin(request)
         background(run_id)
         return RunAccepted(run_id=run_id)
-
-    @app.get("/v1/selection-runs", tags=["selection"], responses=http_errors.RESPONSES)
-    def runs(caller: Annotated[Credential, Depends(scientist)]) -> list[RunStatus]:
-        """All selection runs, oldest first."""
-        return handler.runs()
-
-    @app.get("/v1/selection-runs/{run_id}", tags=["selection"], responses=http_errors.RESPONSES)
-    def run(run_id: str, caller: Annotated[Credential, Depends(scientist)]) -> RunStatus:
-        """State of a run, with the selected features of each selector."""
-        return handler.status(run_id)
 
     return app

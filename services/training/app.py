@@ -1,23 +1,45 @@
 """Routes of the training service."""
 
 # FastAPI reads annotations that name local dependencies, so they are not postponed here.
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Response
+from starlette.concurrency import run_in_threadpool
 
 from feature_store.errors import NotReady
 from services import http_errors
 from services.access import SCIENTIST, Credential, KeyBook, allow
-from services.runs import RunAccepted, RunStatus
+from services.run_routes import run_router
+from services.runs import RunAccepted
 from services.training.handler import TrainingHandler
 from services.training.messages import TrainRequest
+from services.training.scheduler import Scheduler
 
 
-def build_app(handler: TrainingHandler, book: KeyBook, background: Callable[[str], None]) -> FastAPI:
-    """The FastAPI application; ``background(run_id)`` has the run carried out elsewhere and returns at once."""
-    app = FastAPI(title="asdeg training", description="Signatures from features. For research use only.")
+def build_app(
+    handler: TrainingHandler,
+    book: KeyBook,
+    background: Callable[[str], None],
+    scheduler: Scheduler | None = None,
+) -> FastAPI:
+    """The FastAPI application; ``background(run_id)`` has the run carried out elsewhere and returns at once.
+
+    ``scheduler`` calls for as long as the application is up.
+    """
+
+    @asynccontextmanager
+    async def up(_: FastAPI) -> AsyncIterator[None]:
+        if scheduler is not None:
+            await run_in_threadpool(scheduler.start)
+        yield
+        if scheduler is not None:
+            scheduler.stop()
+
+    app = FastAPI(title="asdeg training", description="Signatures from features. For research use only.", lifespan=up)
     http_errors.install(app)
+    app.include_router(run_router(handler, book))
     scientist = allow(book, SCIENTIST)
 
     @app.post("/v1/training-runs", status_code=202, tags=["training"], responses=http_errors.RESPONSES)
@@ -26,16 +48,6 @@ def build_app(handler: TrainingHandler, book: KeyBook, background: Callable[[str
         run_id = handler.begin(request)
         background(run_id)
         return RunAccepted(run_id=run_id)
-
-    @app.get("/v1/training-runs", tags=["training"], responses=http_errors.RESPONSES)
-    def runs(caller: Annotated[Credential, Depends(scientist)]) -> list[RunStatus]:
-        """All training runs, oldest first."""
-        return handler.runs()
-
-    @app.get("/v1/training-runs/{run_id}", tags=["training"], responses=http_errors.RESPONSES)
-    def run(run_id: str, caller: Annotated[Credential, Depends(scientist)]) -> RunStatus:
-        """State, metrics and artefacts of a run."""
-        return handler.status(run_id)
 
     @app.get("/v1/training-runs/{run_id}/report", tags=["training"], responses=http_errors.RESPONSES)
     def report(run_id: str, caller: Annotated[Credential, Depends(scientist)]) -> Response:

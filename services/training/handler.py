@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from feature_store.errors import NotReady, UsageError
+from feature_store.run_progress import RunProgress
+from feature_store.store import FeatureStore
 from models import artefacts
 from models.artefacts import Artefact
 from models.study import run_study
+from models.study_result import StudyResult
 from services.runs import Progress, Run, RunHandler, RunStatus, read_run
 from services.study_inputs import StudyInputs
 from services.training.messages import TrainRequest
@@ -32,19 +36,26 @@ RECIPE = (
 """The settings of a study that a selection run decides."""
 
 
+Write = Callable[[StudyResult, Path, str], object]
+"""Writes a result's files into a folder, under a title."""
+
+
 class TrainingHandler(RunHandler):
     """Freezes a cohort, runs the protocol, keeps signatures and report. Releases nothing."""
 
     kind = "training"
 
-    def begin(self, request: TrainRequest) -> str:
-        """Freeze the cohort (or take a selection run's) and record the run; the run's id.
+    def __init__(
+        self, store: FeatureStore, under_way: RunProgress | None = None, *, write: Write | None = None
+    ) -> None:
+        """``write``: what is kept as the run's report (default: the whole report)."""
+        super().__init__(store, under_way)
+        self._write = write or _whole_report
 
-        Raises NotReady, TooFewPatients, SettingsError, FeatureTableError (the robustness table is none), NotFound
-        (no such selection run or table), UsageError (a robustness table beside a selection run, which has its own).
-        """
-        inputs = self._inputs(request)
-        settings = {**inputs.settings(), "selection_run": request.selection_run}
+    def begin(self, request: TrainRequest, *, inputs: StudyInputs | None = None, begun_by: str = "request") -> str:
+        """Record the run on its inputs (default: those of :meth:`inputs`); the run's id. Raises what that raises."""
+        inputs = inputs or self.inputs(request)
+        settings = {**inputs.settings(), "selection_run": request.selection_run, "begun_by": begun_by}
         return Run.begin(self._store, self.kind, inputs.cohort, inputs.version, settings).status.run_id
 
     def report_file(self, run_id: str, name: str) -> bytes | None:
@@ -65,7 +76,12 @@ class TrainingHandler(RunHandler):
             written.append(path)
         return written
 
-    def _inputs(self, request: TrainRequest) -> StudyInputs:
+    def inputs(self, request: TrainRequest) -> StudyInputs:
+        """Freeze the cohort, or take a selection run's.
+
+        Raises NotReady, TooFewPatients, SettingsError, FeatureTableError (the robustness table is none), NotFound
+        (no such selection run or table), UsageError (a robustness table beside a selection run, which has its own).
+        """
         if request.selection_run is None:
             return StudyInputs.freeze(self._store, request.cohort, request.study, request.robustness)
         if request.robustness is not None:
@@ -81,16 +97,20 @@ class TrainingHandler(RunHandler):
         return replace(inputs, study=study)
 
     def _carry_out(self, run: Run, progress: Progress) -> RunStatus:
-        from models.report.render import write_report  # brings matplotlib, which nobody else here needs
-
         inputs = StudyInputs.from_settings(run.status.settings)
         result = run_study(inputs.tables(self._store), inputs.study, progress)
         blobs = self._store.blobs
         kept = {kind: artefacts.save(cast(Artefact, sign), blobs) for kind, sign in result.signatures.items()}
         with tempfile.TemporaryDirectory(prefix="asdeg-report-") as folder:
-            write_report(result, Path(folder), f"ASDeg study: cohort {inputs.cohort} version {inputs.version}")
+            self._write(result, Path(folder), f"ASDeg study: cohort {inputs.cohort} version {inputs.version}")
             for path in sorted(Path(folder).rglob("*")):
                 if path.is_file():
                     name = REPORT + path.relative_to(folder).as_posix()
                     kept[name] = blobs.put_file(ARTEFACTS, path)
         return run.finish(kept, result.metrics)
+
+
+def _whole_report(result: StudyResult, folder: Path, title: str) -> None:
+    from models.report.render import write_report  # brings matplotlib, which nobody else here needs
+
+    write_report(result, folder, title)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feature_store.cohort_settings import CohortSettings
+from models.evaluation.gates import GateSettings
 from models.study_settings import StudySettings
 
 Kind = Literal["rad", "dl", "combined"]
@@ -27,6 +28,33 @@ class TrainRequest(BaseModel):
     robustness: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="content hash of a robustness table kept among the artefacts"
     )
+
+
+class RetrainRequest(BaseModel):
+    """What to train on when something is new, and whether the result may be released without asking."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cohort: CohortSettings = CohortSettings(name="default")
+    study: StudySettings = Field(default_factory=StudySettings)
+    release: bool = Field(False, description="release what is through every gate; otherwise it stays a candidate")
+    first_release: Literal["person", "gates"] = Field(
+        "person", description="who decides while nothing of a kind is released that it could be compared with"
+    )
+    gates: GateSettings = GateSettings()
+
+
+class RetrainAnswer(BaseModel):
+    """What a retraining did, and every gate's figure and reason."""
+
+    decision: Literal["busy", "nothing_new", "candidate", "released"]
+    reason: str
+    run_id: str | None = None
+    cohort: str | None = None
+    version: int | None = None
+    looks: int | None = Field(None, description="how often the held-out patients had been used to judge by then")
+    released: list[str] = Field(default_factory=list, description="signature kinds")
+    gates: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
 
 
 class ReleaseRequest(BaseModel):

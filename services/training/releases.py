@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from feature_store.store import FeatureStore
 from feature_store.vocabulary import SignatureKind
 from services.ids import new_id
 from services.releases import history, piles
-from services.runs import read_run
+from services.runs import RunStatus, read_run
 from services.training.messages import ReleaseEntry
 
 log = structlog.get_logger(__name__)
@@ -32,15 +33,22 @@ class Releases:
         Raises NotFound, NotReady (not finished, or it made none), Conflict (a signature was recalled).
         """
         run = read_run(self._store, run_id)
-        signatures = {kind.value: run.artefacts[kind.value] for kind in SignatureKind if kind.value in run.artefacts}
+        snapshot = self._store.snapshot()
+        kinds = [kind.value for kind in SignatureKind if kind.value in run.artefacts]
+        return self._append(snapshot, self.rows_for(run, kinds, by=by, reason=reason))
+
+    def rows_for(self, run: RunStatus, kinds: Sequence[str], *, by: str, reason: str | None) -> list[dict[str, Any]]:
+        """The rows that make a run's signatures of these kinds current, for whoever pushes them with others.
+
+        Raises as :meth:`release` does.
+        """
+        signatures = {kind: run.artefacts[kind] for kind in kinds}
         if run.kind != "training" or run.state != "finished" or not signatures:
             raise NotReady("This run has no signatures to release.", action="Release a finished training run.")
-        snapshot = self._store.snapshot()
-        recalled = {row["recalled"] for row in history(snapshot)} - {None}
+        recalled = {row["recalled"] for row in history(self._store.snapshot())} - {None}
         if recalled & set(signatures.values()):
             raise Conflict("A signature of this run was recalled.", action="Train again, and release that run.")
-        rows = [self._row(kind, name, run_id, "release", by, reason) for kind, name in signatures.items()]
-        return self._append(snapshot, rows)
+        return [self._row(kind, name, run.run_id, "release", by, reason) for kind, name in signatures.items()]
 
     def rollback(self, kind: str | None, *, by: str, reason: str | None = None) -> list[ReleaseEntry]:
         """Go back to what was current before, for one kind or for all that have something before.
