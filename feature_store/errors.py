@@ -26,6 +26,7 @@ The tree (each leaf says what is wrong and what to do about it):
     │   ├── RoiTooSmall            fewer voxels than features can be computed on
     │   ├── QualityRefused         an ROI or series that quality control failed
     │   ├── FollowUpError          a follow-up row that breaks its schema
+    │   ├── PatientTableError      clinical variables or readings that break their schema
     │   ├── FeatureTableError      a feature table that `study` cannot use
     │   ├── CheckpointError        a file that holds no weights of the encoder it is for
     │   └── SettingsError          a settings file with an unknown key or value
@@ -35,7 +36,9 @@ The tree (each leaf says what is wrong and what to do about it):
     │   ├── NothingReleased        no signature of that kind is released
     │   └── TooFewPatients         the cohort cannot carry the protocol
     ├── Conflict                   contradicts what is stored                          HTTP 409
-    │   └── PartitionConflict      a patient's partition is given once, for ever
+    │   ├── PatientErased          a patient who was erased comes back only by consent
+    │   ├── PartitionConflict      a patient's partition is given once, for ever
+    │   └── RunCancelled           somebody asked for the run to stop
     ├── TooMuchAtOnce              more than a site may ask or leave lying at once     HTTP 429
     ├── AccessDenied               a role that may not, or another site's data         HTTP 403
     │   └── KeyRefused             no key, or one that nobody has                      HTTP 401
@@ -181,6 +184,10 @@ class FollowUpError(InputError):
     """A follow-up row breaks its schema."""
 
 
+class PatientTableError(InputError):
+    """Clinical variables or surgeons' readings that break their schema."""
+
+
 class FeatureTableError(InputError):
     """A feature table that ``study`` cannot use."""
 
@@ -217,12 +224,20 @@ class Conflict(AsdegError):
     """The request contradicts what is stored."""
 
 
+class PatientErased(Conflict):
+    """A patient who was erased is not taken in again without a consent on record."""
+
+
 class PartitionConflict(Conflict):
     """A patient's partition is given once, for ever."""
 
 
 class TooMuchAtOnce(AsdegError):
     """More than a site may ask for, or leave lying in the inbox, at once; later it may."""
+
+
+class RunCancelled(Conflict):
+    """Somebody asked for the run to stop."""
 
 
 class AccessDenied(AsdegError):

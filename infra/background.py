@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import structlog
 
+from feature_store.schedules import Schedule
 from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from infra.bootstrap import House
+    from services.training.messages import RetrainAnswer
+    from services.training.scheduler import CarryOut
 
 log = structlog.get_logger(__name__)
 
@@ -26,13 +32,29 @@ def in_ray(settings: Settings, service: Literal["selection", "training"]) -> Cal
     return submit
 
 
-def _execute(settings: dict[str, Any], service: str, run_id: str) -> None:
-    from infra.bootstrap import House
-    from infra.logging import start
+def retrain_in_ray(settings: Settings) -> CarryOut:
+    """Carries a schedule out in a Ray task and waits for it."""
 
-    chosen = Settings(**settings)
-    start(chosen.log_format, chosen.log_level)
-    house = House.open(chosen)
+    def carry_out(schedule: Schedule) -> RetrainAnswer:
+        import ray
+
+        task = ray.remote(num_cpus=1, max_retries=0)(_retrain)
+        try:
+            return cast("RetrainAnswer", ray.get(task.remote(settings.model_dump(), schedule)))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+
+    return carry_out
+
+
+def _retrain(settings: dict[str, Any], schedule: Schedule) -> RetrainAnswer:
+    from services.training.scheduler import retrain_here
+
+    return retrain_here(_house(settings).retraining)(schedule)
+
+
+def _execute(settings: dict[str, Any], service: str, run_id: str) -> None:
+    house = _house(settings)
     (house.training if service == "training" else house.selection).execute(run_id)
 
 
@@ -47,3 +69,13 @@ def _watch(settings: Settings, service: str, run_id: str, reference: Any) -> Non
         log.error("run failed", run=run_id, error=type(error).__name__)
         house = House.open(settings)
         (house.training if service == "training" else house.selection).abandon(run_id, error)
+
+
+def _house(settings: dict[str, Any]) -> House:
+    """In a worker's process: logs as elsewhere, and a house of its own."""
+    from infra.bootstrap import House
+    from infra.logging import start
+
+    chosen = Settings(**settings)
+    start(chosen.log_format, chosen.log_level)
+    return House.open(chosen)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from feature_store.control import ControlDatabase, default_url
 from feature_store.errors import BlobCorrupt
+from feature_store.run_progress import RunProgress
+from feature_store.schedules import Schedules
 from feature_store.store import FeatureStore
 from infra.settings import Settings
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from services.selection.handler import SelectionHandler
     from services.training.handler import TrainingHandler
     from services.training.releases import Releases
+    from services.training.retraining import Retraining
 
 SERVICES = ("ingest", "selection", "training", "scoring")
 
@@ -85,19 +88,29 @@ class House:
     def selection(self) -> SelectionHandler:
         from services.selection.handler import SelectionHandler
 
-        return SelectionHandler(self.store)
+        return SelectionHandler(self.store, RunProgress(self.control))
 
     @cached_property
     def training(self) -> TrainingHandler:
         from services.training.handler import TrainingHandler
 
-        return TrainingHandler(self.store)
+        return TrainingHandler(self.store, RunProgress(self.control))
 
     @cached_property
     def releases(self) -> Releases:
         from services.training.releases import Releases
 
         return Releases(self.store)
+
+    @cached_property
+    def retraining(self) -> Retraining:
+        from services.training.retraining import Retraining
+
+        return Retraining(self.store, self.control, self.training, self.releases)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        return Schedules(self.control)
 
     def app(self, service: str) -> FastAPI:
         """The HTTP application of a service."""
@@ -121,10 +134,12 @@ def _selection_app(house: House) -> FastAPI:
 
 
 def _training_app(house: House) -> FastAPI:
-    from infra.background import in_ray
+    from infra.background import in_ray, retrain_in_ray
     from services.training.app import build_app
+    from services.training.scheduler import Scheduler
 
-    return build_app(house.training, house.control, in_ray(house.settings, "training"))
+    scheduler = Scheduler(house.schedules, retrain_in_ray(house.settings))
+    return build_app(house.training, house.control, in_ray(house.settings, "training"), scheduler)
 
 
 def _scoring_app(house: House) -> FastAPI:
