@@ -74,7 +74,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
             "baselines": {m.name: reference_metrics(m, predictions, patients, settings.seed) for m in references},
             "delong": delong(predictions, names),
             "clinical": development.clinical,
-            "surgeons": surgeon_metrics(study, predictions, development.signatures),
+            "surgeons": surgeon_metrics(study, predictions, development.signatures, settings.seed),
             **({"robustness": robust.record} if robust.record is not None else {}),
             "baseline_table": baseline_table(study.clinical, patients.partition, patients.y),
             "leakage_check": permuted[0],

@@ -10,7 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.evaluation.agreement import cohen_kappa, mcnemar_exact
+from models.evaluation.matched import matched_specificity
 from models.evaluation.proportions import wilson
+from models.folds import rarer_class
 from models.signature import AnySignature
 from models.study_tables import StudyTables
 
@@ -19,12 +21,13 @@ READERS = ("A", "B", "C")
 
 
 def surgeon_metrics(
-    study: StudyTables, predictions: pd.DataFrame, signatures: Mapping[str, AnySignature]
+    study: StudyTables, predictions: pd.DataFrame, signatures: Mapping[str, AnySignature], seed: int = 0
 ) -> dict[str, Any]:
     """Cohen's kappa of A and B, and each reader with each signature on the same held-out patients.
 
     The adjudicated reading is A's and B's where they agree and C's where they do not (missing where C is).
-    Signatures classify at their released threshold; McNemar's test is exact. Empty without readings.
+    Signatures classify at their released threshold (exact McNemar test), and at the reader's own specificity, where
+    sensitivities are compared (``matched_KIND``; a paired bootstrap, ``seed``). Empty without readings.
     """
     if study.reads is None:
         return {}
@@ -44,13 +47,17 @@ def surgeon_metrics(
             continue
         result[reader] = _against(y[rows], reading[rows])
         for kind, signature in signatures.items():
-            high = predictions[kind].to_numpy(dtype=np.float64)[rows] >= signature.head.threshold
+            risk = predictions[kind].to_numpy(dtype=np.float64)[rows]
+            high = risk >= signature.head.threshold
             test = mcnemar_exact(high == y[rows], reading[rows] == y[rows])
             result[reader][f"mcnemar_{kind}"] = {
                 "only_model_right": test.only_a,
                 "only_reader_right": test.only_b,
                 "p": test.p,
             }
+            if rarer_class(y[rows]):
+                matched = matched_specificity(y[rows], risk, reading[rows], seed)
+                result[reader][f"matched_{kind}"] = matched._asdict()
     return result
 
 
