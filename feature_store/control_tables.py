@@ -55,6 +55,7 @@ class UploadRow(Base):
     case_id: Mapped[str | None] = mapped_column(String(64))
     answer: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     holds: Mapped[str | None] = mapped_column(String(64))
+    size: Mapped[int | None] = mapped_column(BigInteger)
     attempts: Mapped[int] = mapped_column()
     accepted_at: Mapped[float | None] = mapped_column(Float)
     created_at: Mapped[float] = mapped_column(Float)

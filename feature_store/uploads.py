@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from feature_store.control import ControlDatabase
 from feature_store.control_tables import CaseEventRow, UploadRow
@@ -28,7 +28,8 @@ class Upload:
     """One upload. ``length`` is None where its sender has not said it; ``held`` bytes are on disk for certain.
 
     ``sha256`` is what the sender declared, later that of the bytes. ``answer`` is the case's receipt, or the error;
-    ``holds`` names what the store held of the case when it was done. Times are seconds since 1970.
+    ``holds`` names what the store held of the case when it was done; ``size`` is what it takes unpacked. Times are
+    seconds since 1970.
     """
 
     upload_id: str
@@ -41,6 +42,7 @@ class Upload:
     case_id: str | None
     answer: Mapping[str, Any] | None
     holds: str | None
+    size: int | None
     attempts: int
     accepted_at: float | None
     created_at: float
@@ -67,20 +69,21 @@ class UploadBook:
             case_id=None,
             answer=None,
             holds=None,
+            size=None,
             attempts=0,
             accepted_at=None,
             created_at=now,
             changed_at=now,
         )
         with self._control.alone() as connection:
-            taken = connection.scalar(_taken(site)) or 0
-            if taken + (length or 0) > quota:
-                raise TooMuchAtOnce(
-                    f"This site's uploads under way would take more than {quota >> 20} MB.",
-                    action="Wait until earlier ones are done, or end them; the limit is ASDEG_SITE_QUOTA_MB.",
-                )
+            _check((connection.scalar(_taken(site)) or 0) + (length or 0), quota)
             connection.execute(insert(UploadRow).values(vars(upload)))
         return upload
+
+    def check_quota(self, site: str, quota: int) -> None:
+        """Raises TooMuchAtOnce where the site's uploads take more than ``quota`` bytes."""
+        with self._control.reading() as connection:
+            _check(connection.scalar(_taken(site)) or 0, quota)
 
     def get(self, upload_id: str, site: str | None = None) -> Upload:
         """Raises NotFound where there is none (of that site)."""
@@ -101,9 +104,7 @@ class UploadBook:
     def accept(self, upload: Upload, case_id: str, sha256: str, size: int) -> Upload:
         """Its sender will be told the case; from now on it has to be carried out. It takes ``size`` bytes."""
         now = time.time()
-        return self._change(
-            upload, state=RECEIVED, case_id=case_id, sha256=sha256, length=size, held=size, accepted_at=now
-        )
+        return self._change(upload, state=RECEIVED, case_id=case_id, sha256=sha256, size=size, accepted_at=now)
 
     def try_again(self, upload: Upload, attempts: int) -> Upload:
         """Count an attempt to carry it out, before it is made."""
@@ -158,9 +159,15 @@ class UploadBook:
             return {str(case_id) for case_id in connection.scalars(query)}
 
     def expired(self, before: float) -> list[Upload]:
-        """Uploads that nobody has gone on with since."""
-        query = select(UploadRow.__table__).where(UploadRow.state == OPEN, UploadRow.changed_at < before)
-        return self._all(query)
+        """Uploads that nobody has gone on with since, and those that were refused before."""
+        over = UploadRow.state.in_((OPEN, REFUSED))
+        return self._all(select(UploadRow.__table__).where(over, UploadRow.changed_at < before))
+
+    def in_the_inbox(self) -> set[str]:
+        """Ids of the uploads whose files are needed."""
+        with self._control.reading() as connection:
+            query = select(UploadRow.upload_id).where(UploadRow.state.in_(IN_THE_INBOX))
+            return set(connection.scalars(query))
 
     def forget(self, site: str, case_ids: Sequence[str]) -> list[str]:
         """Erase what is kept of a site's cases here, their histories included; returns the ids of their uploads."""
@@ -187,8 +194,16 @@ class UploadBook:
             return [Upload(**row) for row in connection.execute(query).mappings()]
 
 
+def _check(size: int, quota: int) -> None:
+    if size > quota:
+        raise TooMuchAtOnce(
+            f"This site's uploads under way would take more than {quota >> 20} MB.",
+            action="Wait until earlier ones are done, or end them; the limit is ASDEG_SITE_QUOTA_MB.",
+        )
+
+
 def _taken(site: str) -> Any:
     """Bytes that a site's uploads take, or will."""
-    size = func.coalesce(UploadRow.length, UploadRow.held)
-    in_inbox = or_(*(UploadRow.state == state for state in IN_THE_INBOX))
-    return select(func.coalesce(func.sum(size), 0)).where(UploadRow.site == site, in_inbox)
+    size = func.coalesce(UploadRow.size, UploadRow.length, UploadRow.held)
+    query = select(func.coalesce(func.sum(size), 0))
+    return query.where(UploadRow.site == site, UploadRow.state.in_(IN_THE_INBOX))

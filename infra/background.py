@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+BEHIND_THE_DOOR_CPUS = 0.1
+"""Of reading a pushed case, and of the run that watches over an extraction: on two cores both must find room."""
+
 
 def in_ray(settings: Settings, service: Literal["selection", "training"]) -> Callable[[str], None]:
     """A function that has the run of that id carried out by a Ray task, and records its death if the task dies."""
@@ -47,14 +50,40 @@ def retrain_in_ray(settings: Settings) -> CarryOut:
     return carry_out
 
 
+def carry_out_in_ray(settings: Settings) -> Callable[[str], None]:
+    """Has what was accepted of a case carried out by a Ray task on this machine, where the inbox is; waits for it.
+
+    An image that hangs its reader or brings it down takes along that process, and not the one that answers requests.
+    """
+
+    def carry_out(case_id: str) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        task = ray.remote(num_cpus=BEHIND_THE_DOOR_CPUS, max_retries=0, scheduling_strategy=here)(_carry_out)
+        ray.get(task.remote(settings.model_dump(), case_id))
+
+    return carry_out
+
+
+def _carry_out(settings: dict[str, Any], case_id: str) -> None:
+    from pipelines.extraction.limits import RoiLimits
+
+    house = house_of(settings)
+    chosen = house.settings
+    with RoiLimits(seconds=chosen.case_time_limit, memory_gib=chosen.case_memory_gb).held():
+        house.intake.carry_out(case_id)
+
+
 def _retrain(settings: dict[str, Any], schedule: Schedule) -> RetrainAnswer:
     from services.training.scheduler import retrain_here
 
-    return retrain_here(_house(settings).retraining)(schedule)
+    return retrain_here(house_of(settings).retraining)(schedule)
 
 
 def _execute(settings: dict[str, Any], service: str, run_id: str) -> None:
-    house = _house(settings)
+    house = house_of(settings)
     (house.training if service == "training" else house.selection).execute(run_id)
 
 
@@ -71,7 +100,7 @@ def _watch(settings: Settings, service: str, run_id: str, reference: Any) -> Non
         (house.training if service == "training" else house.selection).abandon(run_id, error)
 
 
-def _house(settings: dict[str, Any]) -> House:
+def house_of(settings: dict[str, Any]) -> House:
     """In a worker's process: logs as elsewhere, and a house of its own."""
     from infra.bootstrap import House
     from infra.logging import start

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from models.signature import Signature
     from services.ingest.deidentification.site_key import SiteKeys
     from services.ingest.handler import IngestHandler
+    from services.ingest.intake import Intake
     from services.scoring.handler import ScoringHandler
     from services.scoring.score_log import ScoreLog
     from services.selection.handler import SelectionHandler
@@ -49,7 +53,19 @@ class House:
     def ingest(self) -> IngestHandler:
         from services.ingest.handler import IngestHandler
 
-        return IngestHandler(self.store, self.control)
+        return IngestHandler(self.store, self.control, self.pseudonym)
+
+    @cached_property
+    def intake(self) -> Intake:
+        from services.ingest.archive import Limits
+        from services.ingest.inbox import Inbox
+        from services.ingest.intake import Intake
+
+        chosen = self.settings
+        limits = Limits(chosen.upload_limit_mb << 20, chosen.unpacked_limit_mb << 20, chosen.upload_entries)
+        folder = inbox_folder(chosen)
+        inbox = Inbox(folder, self.control, limits, chosen.site_quota_mb << 20, chosen.upload_hours)
+        return Intake(self.ingest, self.store, self.control, inbox)
 
     @cached_property
     def site_keys(self) -> SiteKeys:
@@ -118,12 +134,32 @@ class House:
 
 
 def _ingest_app(house: House) -> FastAPI:
-    from services.ingest.app import build_app
-    from services.ingest.archive import Limits
+    from feature_store.audit import AuditLog
+    from infra.background import carry_out_in_ray
+    from infra.extraction_worker import ExtractionWorker
+    from services.ingest.app import DoorLimits, build_app
+    from services.ingest.carrier import Carrier
 
     settings = house.settings
-    limits = Limits(settings.upload_limit_mb << 20, settings.unpacked_limit_mb << 20, settings.upload_entries)
-    return build_app(house.ingest, house.control, limits, settings.inbox)
+    extraction = (ExtractionWorker(settings, house.control),) if settings.auto_extract else ()
+    return build_app(
+        house.ingest,
+        house.intake,
+        house.control,
+        AuditLog(house.control),
+        DoorLimits(settings.body_limit_mb << 20, settings.requests_per_minute),
+        workers=(Carrier(house.intake, carry_out_in_ray(settings)), *extraction),
+    )
+
+
+def inbox_folder(settings: Settings) -> Path:
+    """Where uploads wait: never inside the store, which keeps no archive as it was sent."""
+    if settings.inbox:
+        return Path(settings.inbox).expanduser().resolve()
+    if "://" in settings.store:
+        name = hashlib.sha256(settings.store.encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"asdeg-inbox-{os.getuid()}-{name}"
+    return Path(f"{settings.store}-inbox")
 
 
 def _selection_app(house: House) -> FastAPI:

@@ -30,8 +30,9 @@ class Settings(BaseModel):
     store: str = Field("./asdeg-store", description="URI of the feature store: a folder or s3://bucket/prefix")
     control: str = Field("", description="URL of the control database; empty: SQLite beside the store")
     ray_address: str = Field("", description="address of a Ray cluster; empty: Ray is started in-process")
-    inbox: str = Field("", description="folder uploads are received in; empty: the system's temporary folder")
-
+    inbox: str = Field(
+        "", description="folder of uploads under way, shared by all replicas; empty: beside the store, STORE-inbox"
+    )
     cache: str = Field("", description="folder for copies of a remote store's files; empty: the temporary folder")
 
     # the door
@@ -41,6 +42,10 @@ class Settings(BaseModel):
     upload_limit_mb: int = Field(8_192, ge=1, description="largest upload, in MB")
     unpacked_limit_mb: int = Field(32_768, ge=1, description="largest unpacked upload, in MB")
     upload_entries: int = Field(20_000, ge=1, description="most files in one upload")
+    site_quota_mb: int = Field(65_536, ge=1, description="what one site's uploads under way may take, in MB")
+    upload_hours: float = Field(48.0, gt=0, description="hours an upload is kept that nobody goes on with")
+    body_limit_mb: int = Field(16, ge=1, description="largest request that is no upload, in MB")
+    requests_per_minute: int = Field(1200, ge=1, description="how often a key may ask a replica for cases")
 
     # who the patients are
     pseudonym_key_file: str = Field("", description="the site's own pseudonym key, at the site's side")
@@ -49,6 +54,10 @@ class Settings(BaseModel):
     # the services
     num_cpus: int | None = Field(None, ge=1, description="CPUs Ray may use in-process; empty: all")
     num_gpus: int | None = Field(None, ge=0, description="GPUs extraction may use; empty: all there are")
+    case_time_limit: float = Field(1800.0, gt=0, description="seconds the reading of one pushed case may take")
+    case_memory_gb: float = Field(16.0, gt=0, description="memory the reading of one pushed case may take, in GiB")
+    auto_extract: bool = Field(True, description="extract what is pushed over HTTP without being asked")
+    auto_extract_encoder: str = Field("vit_small", description="name or id of the encoder for that, or none")
     roi_time_limit: float = Field(900.0, gt=0, description="seconds a step of one ROI may take before it is given up")
     roi_memory_gb: float = Field(8.0, gt=0, description="memory a step of one ROI may take in its worker, in GiB")
     scoring_replicas: int = Field(1, ge=1, description="processes that answer scores")

@@ -10,10 +10,12 @@ Basic. Roles:
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from typing import Annotated, Protocol
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import (
     APIKeyHeader,
     HTTPAuthorizationCredentials,
@@ -22,7 +24,7 @@ from fastapi.security import (
     HTTPBearer,
 )
 
-from feature_store.errors import AccessDenied, KeyRefused
+from feature_store.errors import AccessDenied, KeyRefused, TooMuchAtOnce
 
 SITE, APPLICATION, SCIENTIST = "site", "application", "scientist"
 
@@ -44,6 +46,33 @@ class KeyBook(Protocol):
     def who(self, key: str) -> Credential | None: ...
 
 
+class MeteredBook:
+    """A key book that lets each key ask so many times a minute, in bursts of up to as many; for one process."""
+
+    def __init__(self, book: KeyBook, per_minute: int) -> None:
+        self._book, self._per_minute = book, per_minute
+        self._lock = threading.Lock()
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def who(self, key: str) -> Credential | None:
+        """Raises TooMuchAtOnce."""
+        found = self._book.who(key)
+        if found is not None and not self._take(found.name):
+            raise TooMuchAtOnce(
+                f"This key asked more than {self._per_minute} times a minute.",
+                action="Wait a moment; the limit is ASDEG_REQUESTS_PER_MINUTE.",
+            )
+        return found
+
+    def _take(self, name: str) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            left, at = self._left.get(name, (float(self._per_minute), now))
+            left = min(float(self._per_minute), left + (now - at) * self._per_minute / 60)
+            self._left[name] = (left - 1 if left >= 1 else left, now)
+        return left >= 1
+
+
 _bearer = HTTPBearer(auto_error=False, description="a key made by `asdeg keys add`")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="the same key, for clients without Bearer")
 _basic = HTTPBasic(auto_error=False, description="the same key as the password, for PACS")
@@ -56,13 +85,14 @@ def allow(book: KeyBook, *roles: str, basic: bool = False) -> Callable[..., Cred
     Raises KeyRefused (401) without a key that somebody has, AccessDenied (403) for another role.
     """
 
-    def judged(key: str | None) -> Credential:
+    def judged(request: Request, key: str | None) -> Credential:
         found = book.who(key) if key else None
         if found is None:
             raise KeyRefused(
                 "No key, or one that nobody has.",
                 action="Send `Authorization: Bearer KEY`; a key is made by `asdeg keys add`.",
             )
+        request.state.caller = found
         if found.role not in roles:
             raise AccessDenied(
                 f"A key of role {found.role} may not do this.", action=f"Use a key of role {' or '.join(roles)}."
@@ -70,17 +100,21 @@ def allow(book: KeyBook, *roles: str, basic: bool = False) -> Callable[..., Cred
         return found
 
     def credential(
+        request: Request,
         bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
         header: Annotated[str | None, Depends(_header)],
     ) -> Credential:
-        return judged(bearer.credentials if bearer is not None else header)
+        return judged(request, bearer.credentials if bearer is not None else header)
 
     def or_basic(
+        request: Request,
         bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
         header: Annotated[str | None, Depends(_header)],
         login: Annotated[HTTPBasicCredentials | None, Depends(_basic)],
     ) -> Credential:
-        return judged(login.password if login is not None else bearer.credentials if bearer is not None else header)
+        return judged(
+            request, login.password if login is not None else bearer.credentials if bearer is not None else header
+        )
 
     return or_basic if basic else credential
 

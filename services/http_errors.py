@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feature_store import errors
 from feature_store.errors import AsdegError
+from feature_store.plain_words import plain_file
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,7 @@ class ErrorBody(BaseModel):
 
 
 RESPONSES: dict[int | str, dict[str, object]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 409, 413, 422, 500)
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 460, 500)
 }
 """For the OpenAPI document of every route."""
 
@@ -68,7 +69,7 @@ def status_of(error: type[AsdegError]) -> int | None:
 def respond(status: int, error: str, message: str, action: str = "", file: str = "") -> JSONResponse:
     """An answer with the one body."""
     body = ErrorBody(error=error, message=message, action=action, file=file)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "5"}}.get(status)
     return JSONResponse(body.model_dump(), status_code=status, headers=headers)
 
 
@@ -77,9 +78,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(AsdegError)
     async def named(request: Request, error: AsdegError) -> JSONResponse:
+        request.state.outcome = error.code
         status = status_of(type(error)) or 500
-        log.info("refused", error=error.code, status=status, file=error.file)
-        return respond(status, error.code, error.message, error.action, error.file)
+        file = plain_file(error.file)
+        log.info("refused", error=error.code, status=status, file=file)
+        return respond(status, error.code, error.message, error.action, file)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

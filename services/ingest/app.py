@@ -1,125 +1,76 @@
-"""Routes of the ingest service."""
+"""The ingest service: routers behind one set of limits, errors and records."""
 
-# FastAPI reads annotations that name local dependencies, so they are not postponed here.
-import shutil
-import tempfile
-from pathlib import Path
-from typing import Annotated
+from __future__ import annotations
 
-from fastapi import Body, Depends, FastAPI, Request, Response
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from feature_store.errors import UsageError
-from feature_store.vocabulary import PRIMARY_SEGMENTATION
 from services import http_errors
-from services.access import SCIENTIST, SITE, Credential, KeyBook, allow, check_site
-from services.ingest.archive import Limits, unpack_case
+from services.access import KeyBook, MeteredBook
+from services.audit_trail import AuditTrail, Recorder
+from services.body_limit import BodyLimit
+from services.ingest.case_routes import case_router
 from services.ingest.handler import IngestHandler
-from services.ingest.messages import CaseReceipt, CaseStatus, Measurement, OutcomeReceipt, QualityVerdict, Withdrawal
-from services.ingest.receive import receive
+from services.ingest.intake import Intake
+from services.ingest.said_routes import said_router
+from services.ingest.upload_routes import PATH, upload_router
 
-_ARCHIVE_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "one case folder (case.yaml, images, masks) as .zip, .tar or .tar.gz",
-        "content": {
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("application/zip", "application/x-tar", "application/gzip", "application/octet-stream")
-        },
-    }
-}
+STREAMED = (re.compile(r"POST /v1/cases/?"), re.compile(rf"PATCH {PATH}/[^/]+"))
 
 
-def build_app(handler: IngestHandler, book: KeyBook, limits: Limits, inbox: str = "") -> FastAPI:
-    """The FastAPI application; ``inbox`` is the folder uploads are received in (empty: the system's)."""
-    app = FastAPI(title="asdeg ingest", description="Cases and outcomes in. For research use only.")
+@dataclass(frozen=True)
+class DoorLimits:
+    """What a caller may ask: bytes of a body that is no upload, and requests of one key a minute."""
+
+    body: int = 16 << 20
+    per_minute: int = 1200
+
+
+class Worker(Protocol):
+    """Work behind the door, done for as long as the application is up."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+def build_app(
+    handler: IngestHandler,
+    intake: Intake,
+    book: KeyBook,
+    audit: Recorder,
+    limits: DoorLimits,
+    *,
+    workers: Sequence[Worker] = (),
+    routers: Sequence[APIRouter] = (),
+    streamed: Sequence[re.Pattern[str]] = (),
+) -> FastAPI:
+    """The FastAPI application.
+
+    ``workers`` carry out what was accepted. ``routers`` are further doors to the same cases; ``streamed`` are
+    their calls (``METHOD /path``) whose bodies are uploads.
+    """
+
+    @asynccontextmanager
+    async def up(_: FastAPI) -> AsyncIterator[None]:
+        for worker in workers:
+            await run_in_threadpool(worker.start)
+        yield
+        for worker in workers:
+            await run_in_threadpool(worker.stop)
+
+    app = FastAPI(title="asdeg ingest", description="Cases and outcomes in. For research use only.", lifespan=up)
+    metered = MeteredBook(book, limits.per_minute)
+    for router in (upload_router(handler, intake, metered), *routers):
+        app.include_router(router)
+    app.include_router(case_router(handler, metered))
+    app.include_router(said_router(handler, metered))
+    app.add_middleware(BodyLimit, limit=limits.body, streamed=(*STREAMED, *streamed))
+    app.add_middleware(AuditTrail, log=audit)
     http_errors.install(app)
-    site_only, readers = allow(book, SITE), allow(book, SITE, SCIENTIST)
-
-    @app.post(
-        "/v1/cases",
-        status_code=202,
-        tags=["ingest"],
-        responses=http_errors.RESPONSES,
-        openapi_extra=_ARCHIVE_BODY,
-    )
-    async def push_case(request: Request, caller: Annotated[Credential, Depends(site_only)]) -> CaseReceipt:
-        """Take a case in. The same case again changes nothing and says `unchanged`."""
-        site = _site_of(caller)
-        folder = Path(await run_in_threadpool(tempfile.mkdtemp, prefix="asdeg-case-", dir=inbox or None))
-        try:
-            await receive(request, folder / "upload", limits.packed)
-            return await run_in_threadpool(_ingest, handler, folder, site, limits)
-        finally:
-            await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
-
-    @app.get("/v1/cases", tags=["ingest"], responses=http_errors.RESPONSES)
-    def list_cases(caller: Annotated[Credential, Depends(readers)]) -> list[CaseStatus]:
-        """The caller's cases (a scientist's: everybody's) and where they are on their way."""
-        return handler.cases(caller.site)
-
-    @app.get("/v1/cases/{case_id}", tags=["ingest"], responses=http_errors.RESPONSES)
-    def get_case(case_id: str, caller: Annotated[Credential, Depends(readers)]) -> CaseStatus:
-        """Where a case is on its way: received, validated, extracted, or rejected with reasons."""
-        status = handler.case(case_id)
-        check_site(caller, status.site)
-        return status
-
-    @app.post("/v1/cases/{case_id}/withdrawal", tags=["ingest"], responses=http_errors.RESPONSES)
-    def withdraw_case(
-        case_id: str, withdrawal: Withdrawal, caller: Annotated[Credential, Depends(site_only)]
-    ) -> CaseStatus:
-        """Take a case back: nothing of it counts from now on; what had used it is flagged. It may be pushed again."""
-        check_site(caller, handler.case(case_id).site)
-        return handler.withdraw(case_id, withdrawal.reason, caller.name)
-
-    @app.get("/v1/cases/{case_id}/quality", tags=["ingest"], responses=http_errors.RESPONSES)
-    def get_quality(case_id: str, caller: Annotated[Credential, Depends(readers)]) -> list[QualityVerdict]:
-        """What quality control says of each image and region of a case, worst first."""
-        site = handler.case(case_id).site
-        check_site(caller, site)
-        return handler.quality.verdicts(site, case_id)
-
-    @app.get(
-        "/v1/cases/{case_id}/overlays/{sequence}.png",
-        tags=["ingest"],
-        responses={**http_errors.RESPONSES, 200: {"content": {"image/png": {}}}},
-        response_class=Response,
-    )
-    def get_overlay(
-        case_id: str,
-        sequence: str,
-        caller: Annotated[Credential, Depends(readers)],
-        segmentation: str = PRIMARY_SEGMENTATION,
-    ) -> Response:
-        """The picture of a series: slices, contours, verdict and reasons."""
-        check_site(caller, handler.case(case_id).site)
-        return Response(handler.quality.overlay(case_id, sequence, segmentation), media_type="image/png")
-
-    @app.put("/v1/cases/{case_id}/outcome", tags=["ingest"], responses=http_errors.RESPONSES)
-    def put_outcome(
-        case_id: str,
-        measurements: Annotated[list[Measurement], Body(max_length=10_000)],
-        caller: Annotated[Credential, Depends(site_only)],
-    ) -> OutcomeReceipt:
-        """Add follow-up measurements; the answer is the label that follows from all there are."""
-        check_site(caller, handler.case(case_id).site)
-        return handler.outcome(case_id, measurements)
-
     return app
-
-
-def _ingest(handler: IngestHandler, folder: Path, site: str, limits: Limits) -> CaseReceipt:
-    unpacked = folder / "case"
-    unpacked.mkdir()
-    case_dir = unpack_case(folder / "upload", unpacked, limits)
-    (folder / "upload").unlink()
-    return handler.ingest_folder(case_dir, site)
-
-
-def _site_of(caller: Credential) -> str:
-    if not caller.site:
-        raise UsageError(
-            "This key names no site.", action="Make one with `asdeg keys add NAME --role site --site SITE`."
-        )
-    return caller.site

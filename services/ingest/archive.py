@@ -43,7 +43,7 @@ def unpack_case(archive: Path, target: Path, limits: Limits) -> Path:
             _write(_members(stream, limits), target, limits)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError):
         raise ArchiveError("The archive is broken or cut short.", action="Pack it again and send it again.") from None
-    return _case_folder(target)
+    return case_folder(target)
 
 
 def _members(stream: BinaryIO, limits: Limits) -> Iterator[tuple[str, IO[bytes]]]:
@@ -133,7 +133,8 @@ def _safe(name: str) -> PurePosixPath:
     return path
 
 
-def _case_folder(target: Path) -> Path:
+def case_folder(target: Path) -> Path:
+    """Where the one ``case.yaml`` of an unpacked archive lies. Raises ArchiveError."""
     manifests = [path for path in (target / MANIFEST, *sorted(target.glob(f"*/{MANIFEST}"))) if path.is_file()]
     if len(manifests) != 1:
         found = "no case.yaml" if not manifests else f"{len(manifests)} case.yaml"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from feature_store.pushes import PushReceipt
 from feature_store.schemas import FOLLOW_UP
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
-from services.ingest.messages import Finding, Measurement, OutcomeReceipt, OutcomesReceipt, parse_measurement
+from services.ingest.messages import Finding, Measurement, OutcomeReceipt, OutcomesReceipt
+from services.ingest.patient_table import Pseudonym, parse_row, read_table, usable_rows
 
 TRIES = 20
 KEY = ("days_from_index", "rater", "level")
@@ -24,8 +24,8 @@ Patient = tuple[str, str]
 class FollowUp:
     """Adds measurements and derives the labels that follow from all there are."""
 
-    def __init__(self, store: FeatureStore) -> None:
-        self._store = store
+    def __init__(self, store: FeatureStore, pseudonym: Pseudonym) -> None:
+        self._store, self._pseudonym = store, pseudonym
 
     def add(self, site: str, patient_id: str, case_id: str, measurements: Sequence[Measurement]) -> OutcomeReceipt:
         """Measurements of one patient. Raises FollowUpError where one breaks a rule; then none is stored."""
@@ -51,15 +51,8 @@ class FollowUp:
 
         Rows that break a rule, or whose patient has no case here, come back as findings; the others are stored.
         """
-        known = set(
-            self._store.snapshot().table("cases", ["patient_id"], where={"site": site})["patient_id"].to_pylist()
-        )
-        usable, findings = [], []
-        for number, row in enumerate(rows, start=1):
-            try:
-                usable.append(_usable(dict(row), site, known, f"row {number}"))
-            except FollowUpError as error:
-                findings.append(Finding(code=error.code, file=error.file, message=error.message, action=error.action))
+        found = usable_rows(rows, site, self._store.snapshot(), _parse, self._pseudonym, FollowUpError)
+        usable, findings = found.rows, found.findings
         push, labels = self._push(site, usable, whole=False)
         findings += [
             Finding(code="FollowUpError", file="", message=row.message, action="Mend the row.") for row in push.rejected
@@ -75,9 +68,11 @@ class FollowUp:
             findings=findings,
         )
 
-    def labels_again(self, site: str, patient_id: str, fused_levels: Sequence[str] | None) -> dict[str, Any]:
+    def labels_again(
+        self, site: str, patient_id: str, fused_levels: Sequence[str] | None, snapshot: Snapshot
+    ) -> dict[str, Any]:
         """The ``labels`` row of a patient whose operated levels have just been sent, if there is any follow-up."""
-        rows = self._store.snapshot().table("follow_up", where={"site": site, "patient_id": patient_id}).to_pylist()
+        rows = snapshot.table("follow_up", where={"site": site, "patient_id": patient_id}).to_pylist()
         if not rows:
             return {}
         return {"labels": [_label_row(site, patient_id, derive_label(rows, fused_levels))]}
@@ -133,41 +128,10 @@ def _label_row(site: str, patient_id: str, label: Label) -> dict[str, Any]:
     }
 
 
-def _usable(row: dict[str, object], site: str, known: set[str], where: str) -> dict[str, Any]:
-    named = row.pop("site", site)
-    patient = str(row.pop("patient_id", "") or "")
-    if named not in (site, "", None):
-        raise FollowUpError("It names another site.", action=f"Send it as that site; this is {site}.", file=where)
-    if patient not in known:
-        raise FollowUpError("There is no case of this patient.", action="Ingest the case first.", file=where)
-    return {"site": site, "patient_id": patient, **parse_measurement(row, where).model_dump()}
+def _parse(row: dict[str, object], where: str) -> dict[str, Any]:
+    return parse_row(Measurement, row, where, FollowUpError).model_dump()
 
 
 def read_follow_up(path: Path) -> list[dict[str, object]]:
     """Rows of a CSV or Parquet file with the columns of ``follow_up``. Raises FollowUpError."""
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        try:
-            rows: list[dict[str, object]] = pyarrow.parquet.read_table(path).to_pylist()
-            columns = list(rows[0]) if rows else []
-        except (OSError, pyarrow.ArrowInvalid):
-            raise FollowUpError(
-                "The file cannot be read.", action="Give a CSV or Parquet file.", file=path.name
-            ) from None
-    else:
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                rows = [dict(row) for row in reader]
-                columns = list(reader.fieldnames or [])
-        except (OSError, UnicodeDecodeError, csv.Error):
-            raise FollowUpError(
-                "The file cannot be read.", action="Give a CSV or Parquet file.", file=path.name
-            ) from None
-    unknown = sorted(str(name) for name in set(columns) - set(FOLLOW_UP.column_names))
-    missing = sorted({"patient_id", *KEY} - set(columns))
-    if unknown or missing:
-        what = f"unknown columns: {', '.join(unknown)}" if unknown else f"missing columns: {', '.join(missing)}"
-        raise FollowUpError(f"{what}.", action=f"Columns are {', '.join(FOLLOW_UP.column_names)}.", file=path.name)
-    return rows
+    return read_table(path, FOLLOW_UP.column_names, ("patient_id", *KEY), FollowUpError)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from feature_store.errors import FollowUpError
-from feature_store.schemas import FOLLOW_UP
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
 from feature_store.vocabulary import DISCS
+from pipelines.cases.manifest_schema import CalendarDate
+from pipelines.cases.plain_manifest import plain_rater
 
 
 class Finding(BaseModel):
@@ -33,6 +36,28 @@ class CaseReceipt(BaseModel):
     quality_failures: int = Field(0, description="images and regions that failed it and will not be extracted")
 
 
+class Ticket(BaseModel):
+    """An upload was taken; what becomes of the case is followed by its id."""
+
+    case_id: str
+    site: str
+    state: str = Field(description="as in CaseStatus")
+    upload_id: str
+    known: bool = Field(description="true: the same bytes were here already, and nothing is stored anew")
+    receipt: CaseReceipt | None = Field(None, description="where it was waited for")
+
+
+class UploadStatus(BaseModel):
+    """How far a resumable upload is, and what it became."""
+
+    upload_id: str
+    state: str = Field(description="open, complete, received, done or refused")
+    offset: int = Field(description="bytes that are here")
+    length: int | None
+    case_id: str | None = None
+    refused: dict[str, str] | None = Field(None, description="error, message, action, file")
+
+
 class QualityVerdict(BaseModel):
     """What quality control says of one image or one region of it."""
 
@@ -52,8 +77,23 @@ class CaseStatus(BaseModel):
 
     case_id: str
     site: str
-    state: str
+    state: str = Field(description="received, validated, extracted, rejected or withdrawn")
     reasons: list[str] = Field(default_factory=list)
+
+
+class CaseStep(BaseModel):
+    """A state that a case came into."""
+
+    state: str
+    at: datetime
+    reasons: list[str]
+
+
+class CaseReport(CaseStatus):
+    """The same with how it came there, and what became of the newest push of it over HTTP."""
+
+    history: list[CaseStep]
+    receipt: CaseReceipt | None = None
 
 
 class Withdrawal(BaseModel):
@@ -70,7 +110,7 @@ class Measurement(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     days_from_index: int = Field(ge=-3650, le=36500, description="days since surgery; baseline grades: 0 or before")
-    rater: str = Field(min_length=1, max_length=64)
+    rater: Annotated[str, AfterValidator(plain_rater)] = Field(min_length=1, max_length=64)
     level: str = Field(description="disc, for example L3-L4")
     spondylolisthesis_mm: float | None = Field(None, ge=0, le=60)
     angular_motion_deg: float | None = Field(None, ge=0, le=90)
@@ -110,13 +150,86 @@ class OutcomesReceipt(BaseModel):
     findings: list[Finding] = Field(default_factory=list, description="rows that could not be used")
 
 
-def parse_measurement(row: dict[str, object], where: str) -> Measurement:
-    """A measurement from a row of text or JSON. Raises FollowUpError naming the column and rule, never the value."""
-    try:
-        return Measurement.model_validate({name: None if value == "" else value for name, value in row.items()})
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        rules = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in found)
-        raise FollowUpError(
-            f"{rules}.", action=f"Columns are {', '.join(FOLLOW_UP.column_names[1:])}.", file=where
-        ) from None
+class Reading(BaseModel):
+    """What a surgeon predicted from the same preoperative material."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    surgeon: Annotated[str, AfterValidator(plain_rater)] = Field(
+        min_length=1, max_length=64, description="A, B, or C who adjudicates; no name"
+    )
+    prediction: Literal[0, 1] = Field(description="1 expects ASDeg")
+
+
+class DayOfSurgery(BaseModel):
+    """The surgery, where it was not known when the images came; no calendar date of it is kept.
+
+    Either ``days_after_newest_image``; or ``index_date`` with ``newest_image_date``, from which the days follow. Of a
+    case that came as DICOM, ``index_date`` alone will do.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    days_after_newest_image: int | None = Field(None, ge=0, le=3650)
+    index_date: CalendarDate | None = None
+    newest_image_date: CalendarDate | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> DayOfSurgery:
+        if (self.days_after_newest_image is None) == (self.index_date is None):
+            raise ValueError("give days_after_newest_image, or index_date")
+        if self.newest_image_date is not None and self.index_date is None:
+            raise ValueError("newest_image_date goes with index_date")
+        if self.days is not None and not 0 <= self.days <= 3650:
+            raise ValueError("the surgery must lie 0 to 3650 days after the newest image")
+        return self
+
+    @property
+    def days(self) -> int | None:
+        """Days from the newest image to the surgery; None where only the store's DICOM could tell."""
+        if self.index_date is None:
+            return self.days_after_newest_image
+        return None if self.newest_image_date is None else (self.index_date - self.newest_image_date).days
+
+
+class ImagingDays(BaseModel):
+    """How the case's images lie to the surgery."""
+
+    case_id: str
+    index_date_known: bool = Field(description="false: days are counted from the newest image for the time being")
+    days_from_index: dict[str, int | None] = Field(description="by sequence; 0 or before")
+    history: list[Version] = Field(default_factory=list)
+
+
+class Said(BaseModel):
+    """What a site said of a case by itself is stored."""
+
+    case_id: str
+    unchanged: bool = Field(description="true: the store held exactly this")
+
+
+class TableReceipt(BaseModel):
+    """What became of a table of many patients."""
+
+    patients: int
+    rows: int = Field(description="that could be used")
+    unchanged: bool
+    findings: list[Finding] = Field(default_factory=list, description="rows that could not be used")
+
+
+class Version(BaseModel):
+    """A revision of one row: which push brought it, and when."""
+
+    push: int
+    at: datetime
+    by: str = Field(description="kind of push: case, outcome, clinical, reads, …")
+    withdrawn: bool
+    values: dict[str, Any]
+
+
+class Versions(BaseModel):
+    """Rows of a case as they stand, and every revision that led there, oldest first."""
+
+    case_id: str
+    current: list[dict[str, Any]]
+    history: list[Version]

@@ -1,85 +1,108 @@
-"""An upload onto disk, chunk by chunk: never whole in memory, never past the limit."""
+"""The bytes of an archive out of a request, chunk by chunk: never whole in memory, never on disk twice."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import BinaryIO
 
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
-from feature_store.errors import ArchiveError, ArchiveTooLarge
+from feature_store.errors import ArchiveError, WrongContentType
 
-_BUFFER = 1 << 22
+ARCHIVES = (
+    "application/zip",
+    "application/x-tar",
+    "application/gzip",
+    "application/octet-stream",
+    "application/x-zip-compressed",
+    "application/x-gzip",
+    "application/x-gtar",
+    "application/x-compressed-tar",
+)
+FORM = "multipart/form-data"
 
 
-async def receive(request: Request, target: Path, limit: int) -> None:
-    """Write the request's archive to ``target``: the body itself, or the one file of a multipart form.
+def archive_chunks(request: Request) -> AsyncIterator[bytes]:
+    """The body itself, or the one file of a multipart form. Raises WrongContentType for a body of another kind.
 
-    Raises ArchiveTooLarge over ``limit`` bytes (at once, where Content-Length says so), ArchiveError for an
-    empty or cut-off upload.
+    While it is read: ArchiveError for a form that cannot be read or has not one file, ClientDisconnect.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise _too_large(limit)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == FORM:
+        return _file_of_form(request)
+    if kind and kind not in ARCHIVES:
+        raise WrongContentType(
+            "The body is no archive by its Content-Type.",
+            action=f"Send a .zip, .tar or .tar.gz as {ARCHIVES[0]}, {ARCHIVES[1]} or {ARCHIVES[2]}.",
+        )
+    return request.stream()
+
+
+async def _file_of_form(request: Request) -> AsyncIterator[bytes]:
+    form = _Form()
+    boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary")
+    if not boundary or len(boundary) > 256:
+        raise _unreadable()
     try:
-        if request.headers.get("content-type", "").startswith("multipart/form-data"):
-            written = await _from_form(request, target, limit)
-        else:
-            with target.open("wb") as file:
-                written = await _pour(_counted(request, limit), file)
-    except ClientDisconnect:
-        raise ArchiveError("The upload was cut off.", action="Send it again.") from None
-    if not written:
-        raise ArchiveError("The upload is empty.", action="Send a .zip, .tar or .tar.gz of a case folder.")
+        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
+        async for chunk in request.stream():
+            parser.write(chunk)
+            for part in form.take():
+                yield part
+        parser.finalize()
+    except MultipartParseError:
+        raise _unreadable() from None
+    if not form.ended:
+        raise _unreadable()
+    if form.files != 1:
+        raise ArchiveError("The form holds no file.", action="Send it as a file: -F case=@case.zip.")
 
 
-async def _pour(chunks: AsyncIterator[bytes], file: BinaryIO) -> int:
-    written, buffer = 0, bytearray()
-    async for chunk in chunks:
-        buffer += chunk
-        if len(buffer) >= _BUFFER:
-            written += await run_in_threadpool(file.write, bytes(buffer))
-            buffer.clear()
-    return written + file.write(bytes(buffer))
+class _Form:
+    """What the parser finds: the content of the part that has a file's name."""
+
+    def __init__(self) -> None:
+        self.files, self.ended = 0, False
+        self._name, self._value = bytearray(), bytearray()
+        self._in_file, self._ready = False, list[bytes]()
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header,
+            "on_part_data": self._data,
+            "on_end": self._end,
+        }
+
+    def take(self) -> list[bytes]:
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _begin(self) -> None:
+        self._in_file = False
+
+    def _header(self) -> None:
+        if (
+            bytes(self._name).lower() == b"content-disposition"
+            and b"filename" in parse_options_header(bytes(self._value))[1]
+        ):
+            self._in_file = True
+            self.files += 1
+            if self.files > 1:
+                raise ArchiveError("The form holds several files.", action="Send one case per upload.")
+        self._name.clear()
+        self._value.clear()
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_file:
+            self._ready.append(data[start:end])
+
+    def _end(self) -> None:
+        self.ended = True
 
 
-async def _counted(request: Request, limit: int) -> AsyncIterator[bytes]:
-    seen = 0
-    async for chunk in request.stream():
-        seen += len(chunk)
-        if seen > limit:
-            raise _too_large(limit)
-        yield chunk
-
-
-async def _from_form(request: Request, target: Path, limit: int) -> int:
-    parser = MultiPartParser(request.headers, _counted(request, limit), max_files=1, max_fields=8)  # type: ignore[arg-type]
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        raise ArchiveError("The form cannot be read.", action="Send the archive as the body itself.") from error
-    try:
-        uploads = [value for value in form.values() if isinstance(value, UploadFile)]
-        if not uploads:
-            raise ArchiveError("The form holds no file.", action="Send it as a file: -F case=@case.zip.")
-
-        async def chunks() -> AsyncIterator[bytes]:
-            while chunk := await uploads[0].read(_BUFFER):
-                yield chunk
-
-        with target.open("wb") as file:
-            return await _pour(chunks(), file)
-    finally:
-        await form.close()
-
-
-def _too_large(limit: int) -> ArchiveTooLarge:
-    return ArchiveTooLarge(
-        f"The upload is larger than {limit >> 20} MB.",
-        action="Send one case per upload, or raise ASDEG_UPLOAD_LIMIT_MB.",
-    )
+def _unreadable() -> ArchiveError:
+    return ArchiveError("The form cannot be read.", action="Send the archive as the body itself.")

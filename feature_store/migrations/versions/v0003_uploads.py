@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("case_id", sa.String(64)),
         sa.Column("answer", sa.JSON),
         sa.Column("holds", sa.String(64)),
+        sa.Column("size", sa.BigInteger),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("accepted_at", sa.Float),
         sa.Column("created_at", sa.Float, nullable=False),

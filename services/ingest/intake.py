@@ -1,0 +1,216 @@
+"""From an upload to a case: accepted at once, carried out behind it, never lost in between.
+
+*Accepting* unpacks the archive, reads whose case it is and answers; all that is wrong with the archive or the case's
+identity is said then. From that moment the case's folder is on disk and the control database knows of it.
+*Carrying out* reads the images and pushes the case. It happens elsewhere and later, one upload of a case after the
+other in the order they were accepted, and again where the process that did it died.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from feature_store.control import CaseState, ControlDatabase
+from feature_store.errors import AsdegError, ChecksumMismatch, InputError, StoreError
+from feature_store.snapshot import Snapshot
+from feature_store.software import software_version
+from feature_store.store import FeatureStore
+from feature_store.uploads import COMPLETE, DONE, RECEIVED, REFUSED, Upload
+from feature_store.withdrawal import CASE_TABLES
+from services.ingest.archive import case_folder, unpack_case
+from services.ingest.handler import REJECTED, IngestHandler
+from services.ingest.inbox import Inbox, on_disk, sha256_of
+from services.ingest.messages import CaseReceipt, Finding, Ticket
+
+log = structlog.get_logger(__name__)
+
+MOST_ATTEMPTS = 3
+"""A case whose reading brought its process down so often is given up."""
+LEASE_S = 20.0
+PROLONG_S = 5.0
+
+
+class Intake:
+    """Accepts complete uploads and carries them out. Shared by threads; any number of processes may have one."""
+
+    def __init__(self, handler: IngestHandler, store: FeatureStore, control: ControlDatabase, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self._book = inbox.book
+        self._handler, self._store, self._control = handler, store, control
+        self.wake: Callable[[], None] = lambda: None
+        """Called when there is something to carry out; whoever does that sets it."""
+
+    # --- at the door ---------------------------------------------------------------------------
+    def accept(self, upload: Upload) -> Ticket:
+        """Say which case a complete upload is, and see to it that it will be carried out.
+
+        The same bytes again are not stored again. Raises ArchiveError, ManifestError, AccessDenied, ChecksumMismatch
+        for what cannot become a case of the site; the upload is refused then and its bytes are gone.
+        """
+        try:
+            return self._accept(upload)
+        except AsdegError as error:
+            if isinstance(error, StoreError):
+                raise
+            self._book.finish(upload, REFUSED, _answer(error))
+            self.inbox.discard(upload)
+            raise
+
+    def _accept(self, upload: Upload) -> Ticket:
+        packed = self.inbox.packed(upload)
+        digest = sha256_of(packed)
+        if upload.sha256 not in (None, digest):
+            raise ChecksumMismatch("What came is not what was announced.", action="Send the case again.")
+        if (known := self._book.same_bytes(upload.site, digest)) and self._still_there(known):
+            self._book.join(upload, known)
+            self.inbox.discard(upload)
+            assert known.case_id is not None
+            return self.ticket(known.case_id, upload, known=True)
+        unpacked = self.inbox.of(upload) / "case"
+        shutil.rmtree(unpacked, ignore_errors=True)  # of a process that died here before
+        unpacked.mkdir()
+        case_dir = unpack_case(packed, unpacked, self.inbox.limits)
+        patient_id, case_id = self._handler.whose(case_dir, upload.site)
+        size = on_disk(unpacked)
+        self._control.note_case(upload.site, patient_id, case_id, RECEIVED)
+        upload = self._book.accept(upload, case_id, digest, size)
+        packed.unlink(missing_ok=True)
+        self.wake()
+        return self.ticket(case_id, upload, known=False)
+
+    def ticket(self, case_id: str, upload: Upload, *, known: bool) -> Ticket:
+        """What is answered to an upload that was accepted."""
+        status = self._handler.case(case_id, upload.site)
+        return Ticket(case_id=case_id, site=upload.site, state=status.state, upload_id=upload.upload_id, known=known)
+
+    def settle(self, upload: Upload) -> Upload:
+        """An upload whose bytes are all there is accepted, where that has not been done. Raises as :meth:`accept`."""
+        if upload.state == COMPLETE:
+            self.accept(upload)
+            return self._book.get(upload.upload_id)
+        return upload
+
+    def _still_there(self, known: Upload) -> bool:
+        """Whether an earlier upload of the same bytes is still what its case is, or will be."""
+        assert known.case_id is not None
+        newest = self._book.of_case(known.case_id)
+        if newest is None or newest.upload_id != known.upload_id:
+            return False
+        if known.state == RECEIVED:
+            return True
+        state = self._control.case(known.case_id, known.site)
+        return known.holds is not None and state is not None and known.holds == self._holds(state)
+
+    # --- behind it -----------------------------------------------------------------------------
+    def waiting(self) -> list[str]:
+        """Cases with something to carry out, the longest waiting first."""
+        return list(dict.fromkeys(str(upload.case_id) for upload in self._book.in_state(RECEIVED)))
+
+    def tidy(self) -> None:
+        """Accept what a server that died had not; clear away what nobody goes on with."""
+        for upload in self._book.in_state(COMPLETE):
+            if time.time() - upload.changed_at > LEASE_S:
+                try:
+                    self.accept(upload)
+                except AsdegError as error:
+                    log.info("refused", error=error.code)
+        self.inbox.sweep()
+
+    def carry_out(self, case_id: str) -> bool:
+        """Read and push what was accepted of a case, oldest first; False where another process is at it.
+
+        What cannot be used ends the upload as done with the state `rejected` and reasons; where the store refuses, it
+        is tried again later (StoreError is raised).
+        """
+        holder = secrets.token_hex(8)
+        with self._control.lease(f"case:{case_id}", holder, LEASE_S) as lease:
+            if not lease:
+                return False
+            with _Prolonged(lambda: self._control.lease(f"case:{case_id}", holder, LEASE_S)):
+                for upload in self._book.in_state(RECEIVED, case_id):
+                    self._carry_out(upload)
+        return True
+
+    def _carry_out(self, upload: Upload) -> None:
+        if upload.attempts >= MOST_ATTEMPTS:
+            receipt = self._rejected(
+                upload,
+                InputError(
+                    f"The case was given up: reading it failed unexpectedly {MOST_ATTEMPTS} times.",
+                    action="Look at its images, and send it again.",
+                ),
+            )
+        else:
+            upload = self._book.try_again(upload, upload.attempts + 1)
+            try:
+                case_dir = case_folder(self.inbox.of(upload) / "case")
+                receipt = self._handler.ingest_folder(case_dir, upload.site)
+            except StoreError:
+                self._book.try_again(upload, upload.attempts - 1)  # it is not the case's fault
+                raise
+            except AsdegError as error:
+                receipt = self._rejected(upload, error)
+        state = self._control.case(receipt.case_id, upload.site)
+        holds = self._holds(state) if state is not None and receipt.state != REJECTED else None
+        self._book.finish(upload, DONE, receipt.model_dump(), holds)
+        self.inbox.discard(upload)
+
+    def _rejected(self, upload: Upload, error: AsdegError) -> CaseReceipt:
+        assert upload.case_id is not None
+        state = self._control.case(upload.case_id, upload.site)
+        finding = Finding(code=error.code, file=error.file, message=error.message, action=error.action)
+        if state is not None:
+            reasons = [": ".join(part for part in (error.code, error.file, error.message) if part)]
+            self._control.set_case_state(upload.site, state.patient_id, upload.case_id, REJECTED, reasons)
+        return CaseReceipt(
+            case_id=upload.case_id,
+            site=upload.site,
+            state=REJECTED,
+            unchanged=False,
+            sequences=[],
+            rois=0,
+            findings=[finding],
+        )
+
+    def _holds(self, state: CaseState) -> str:
+        return _held(self._store.snapshot(), state)
+
+
+def _held(snapshot: Snapshot, state: CaseState) -> str:
+    """A name for all that the store holds of a case, by this version of the software."""
+    where = {"site": state.site, "patient_id": state.patient_id}
+    parts = [software_version()]
+    for table in CASE_TABLES:
+        heads = snapshot.heads(table, where)
+        parts += sorted(heads.keys["row_hash"].to_pylist()) if heads is not None else []
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _answer(error: AsdegError) -> dict[str, str]:
+    return {"error": error.code, "message": error.message, "action": error.action, "file": error.file}
+
+
+class _Prolonged:
+    """A lease is prolonged in a thread while the block runs."""
+
+    def __init__(self, prolong: Callable[[], object]) -> None:
+        self._prolong, self._done = prolong, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(PROLONG_S):
+            self._prolong()
