@@ -69,13 +69,14 @@ def calibration_intercept_ci(y: ArrayLike, p: ArrayLike, level: float = 0.95) ->
     return None if fit is None else _wald(*fit, level)
 
 
-def fit_platt(scores: ArrayLike, y: ArrayLike) -> tuple[float, float]:
+def fit_platt(scores: ArrayLike, y: ArrayLike, *, slope_sd: float | None = None) -> tuple[float, float]:
     """Platt's scaling: (a, b) such that expit(a * score + b) is the probability of an event.
 
     ``scores`` (n,) on any scale (log odds, margins), ``y`` (n,). Maximum likelihood against Platt's smoothed
     targets (1999), (N+ + 1) / (N+ + 2) and 1 / (N- + 2), which keep a and b finite when the scores separate the
     classes; Newton's method with backtracking as in Lin, Lin and Weng (2007). Scores that are all equal give
-    a = 0: everybody gets the smoothed prevalence.
+    a = 0: everybody gets the smoothed prevalence. ``slope_sd``: a normal prior of this spread around 1 on a, for
+    scores that are log odds already and need a correction only as far as the patients can tell one.
     """
     events = outcomes(y)
     x = numbers(scores, events)
@@ -92,7 +93,8 @@ def fit_platt(scores: ArrayLike, y: ArrayLike) -> tuple[float, float]:
         return 0.0, float(np.log(mean / (1 - mean)))
     # Fitted on standardised scores, so that a scale of 1e6 or 1e-6 costs no digits, then turned back.
     centre = float(x.mean())
-    beta, _ = _newton(np.column_stack([(x - centre) / spread, np.ones_like(x)]), target, np.zeros_like(x))
+    pull = None if slope_sd is None else (spread, 1 / (slope_sd * spread) ** 2)
+    beta, _ = _newton(np.column_stack([(x - centre) / spread, np.ones_like(x)]), target, np.zeros_like(x), pull)
     a = float(beta[0]) / spread
     return a, float(beta[1]) - a * centre
 
@@ -177,19 +179,27 @@ def _wald(estimate: float, sd: float, level: float) -> Interval:
     return estimate - half, estimate + half
 
 
-def _newton(x: FloatArray, target: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Logistic regression of targets within 0 to 1 on ``x`` (n, k) with an offset: coefficients and covariance."""
+def _newton(
+    x: FloatArray, target: FloatArray, offset: FloatArray, pull: tuple[float, float] | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Logistic regression of targets within 0 to 1 on ``x`` (n, k) with an offset: coefficients and covariance.
+
+    ``pull``: a value that the first coefficient is drawn to, and the precision (1 / variance) with which it is.
+    """
+    centre, precision = pull or (0.0, 0.0)
+    first = np.zeros(x.shape[1])
+    first[0] = precision
 
     def loss(beta: FloatArray) -> float:
         eta = x @ beta + offset
-        return float((np.logaddexp(0, eta) - target * eta).sum())
+        return float((np.logaddexp(0, eta) - target * eta).sum()) + precision * float(beta[0] - centre) ** 2 / 2
 
     beta: FloatArray = np.zeros(x.shape[1])
     current = loss(beta)
     for _ in range(100):
         p = expit(x @ beta + offset)
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-12 * np.eye(x.shape[1])
-        step = np.linalg.solve(hessian, x.T @ (target - p))
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-12 * np.eye(x.shape[1]) + np.diag(first)
+        step = np.linalg.solve(hessian, x.T @ (target - p) - first * (beta - centre))
         scale = 1.0
         while (following := loss(beta + scale * step)) > current and scale > 1e-10:
             scale /= 2
@@ -200,7 +210,8 @@ def _newton(x: FloatArray, target: FloatArray, offset: FloatArray) -> tuple[Floa
             break
     p = expit(x @ beta + offset)
     covariance = np.asarray(
-        np.linalg.inv((x * (p * (1 - p))[:, None]).T @ x + 1e-12 * np.eye(x.shape[1])), dtype=np.float64
+        np.linalg.inv((x * (p * (1 - p))[:, None]).T @ x + 1e-12 * np.eye(x.shape[1]) + np.diag(first)),
+        dtype=np.float64,
     )
     return beta, covariance
 

@@ -5,6 +5,7 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import chi2
 from sklearn.calibration import _SigmoidCalibration
@@ -122,6 +123,27 @@ def test_platt_equals_scikit_learn(cohort):
     theirs = _SigmoidCalibration().fit(scores, y)
     a, b = calibration.fit_platt(scores, y)
     assert (a, b) == pytest.approx((-theirs.a_, -theirs.b_), abs=2e-3)
+
+
+def test_a_prior_draws_platts_slope_towards_one():
+    """The penalised maximum, found by a general optimiser; with many patients the prior is outweighed."""
+    rng = np.random.default_rng(8)
+    x = 2.0 * rng.normal(size=60)
+    y = (rng.random(60) < expit(0.4 * x - 0.3)).astype(int)
+    m, n = y.sum(), (1 - y).sum()
+    target = np.where(y == 1, (m + 1) / (m + 2), 1 / (n + 2))
+
+    def loss(ab):
+        eta = ab[0] * x + ab[1]
+        return (np.logaddexp(0, eta) - target * eta).sum() + ((ab[0] - 1) / 0.25) ** 2 / 2
+
+    best = minimize(loss, [1.0, 0.0], method="BFGS", options={"gtol": 1e-9}).x
+    assert calibration.fit_platt(x, y, slope_sd=0.25) == pytest.approx(best, abs=1e-6)
+    free = calibration.fit_platt(x, y)[0]
+    assert free < best[0] < 1
+    assert calibration.fit_platt(x, y, slope_sd=1e6)[0] == pytest.approx(free, abs=1e-6)
+    many = np.tile(x, 200), np.tile(y, 200)
+    assert calibration.fit_platt(*many, slope_sd=0.25)[0] == pytest.approx(calibration.fit_platt(*many)[0], abs=0.01)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
