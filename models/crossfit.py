@@ -50,7 +50,7 @@ class Plan:
     points: tuple[Configuration, ...]
     seed: int
     fixed: str = AUTO
-    tie_margin: float = 0.01
+    tie_margin: float | None = None
     n_jobs: int = 1
 
     @property
@@ -62,6 +62,7 @@ class Plan:
 class CrossFit:
     """``table``: a row a classifier (name, cv_auc, cv_auc_sd, params of its best point).
 
+    ``inner_auc`` (K, points): mean AUC of each grid point over the folds other than o, by which outer fold o chose.
     ``chosen``: for the final fit, with ``scale`` from its out-of-fold scores, and ``chosen_logits`` (n,): these
     scores on that scale, what the final fit's log-odds of new patients are like; a final model is stacked on them.
     ``logits`` (n,): nested out-of-fold log-odds, by which the choice itself is judged, and ``nested_auc`` their
@@ -77,6 +78,7 @@ class CrossFit:
     inner_logits: Floats
     nested_auc: float
     choices: dict[str, int]
+    inner_auc: Floats
     failures: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -114,16 +116,18 @@ def crossfit(
             action=f"First reason: {scores.failures[0]['reason'] if scores.failures else 'unknown'}.",
         )
     cv_auc, cv_sd = _fold_aucs(scores.plain, plan, skip=None)
-    best = _choose(cv_auc, plan)
+    best = _choose(cv_auc, cv_sd, plan, plan.n_folds)
     logits = np.full(len(plan.y), np.nan)
     inner_logits = np.full((plan.n_folds, len(plan.y)), np.nan)
     choices: Counter[str] = Counter()
+    inner_aucs = np.empty((plan.n_folds, len(plan.points)))
     for o in range(plan.n_folds):
         held = plan.folds == o
-        inner_auc, _ = _fold_aucs(scores.inner[o], plan, skip=o)
+        inner_auc, inner_sd = _fold_aucs(scores.inner[o], plan, skip=o)
         # A point whose last fit failed cannot be applied to fold o; whether it fails is known before its outcomes.
         inner_auc[np.isnan(scores.outer[:, held]).any(axis=1)] = np.nan
-        point = _choose(inner_auc, plan)
+        inner_aucs[o] = inner_auc
+        point = _choose(inner_auc, inner_sd, plan, plan.n_folds - 1)
         inside = scores.inner[o, point, ~held]
         scale = fit_scale(inside, plan.y[~held])
         inner_logits[o, ~held] = scale(inside)
@@ -139,6 +143,7 @@ def crossfit(
         inner_logits=inner_logits,
         nested_auc=auc(plan.y, logits),
         choices=dict(choices),
+        inner_auc=inner_aucs,
         failures=scores.failures,
     )
 
@@ -213,10 +218,12 @@ def _aucs(y: Outcome, scores: Floats) -> Floats:
     return np.asarray((ranks[:, events].sum(axis=1) - m * (m + 1) / 2) / (m * n), dtype=np.float64)
 
 
-def _choose(aucs: Floats, plan: Plan) -> int:
-    """Index of the point to take: simplest classifier within ``tie_margin`` of the best, then its own best point.
+def _choose(aucs: Floats, sds: Floats, plan: Plan, n_folds: int) -> int:
+    """Index of the point to take: the simplest classifier that ties with the best, then its own best point.
 
-    Within a classifier equal AUCs go to the earlier, more regularised point.
+    Ties are within ``tie_margin`` of the best, or within one standard error of it over the folds: of more than a
+    hundred points the best is best by luck as well, and what luck gives is gone on new patients. Within a
+    classifier equal AUCs go to the earlier, more regularised point.
     """
     allowed = np.array([plan.fixed in (AUTO, point.classifier) for point in plan.points]) & ~np.isnan(aucs)
     if not allowed.any():
@@ -224,7 +231,9 @@ def _choose(aucs: Floats, plan: Plan) -> int:
             f"The classifier {plan.fixed} could not be fitted in every fold.", action="Take another one, or auto."
         )
     considered = np.where(allowed, aucs, -np.inf)
-    limit = considered.max() - plan.tie_margin - 1e-12
+    best = int(considered.argmax())
+    margin = float(sds[best]) / np.sqrt(n_folds) if plan.tie_margin is None else plan.tie_margin
+    limit = considered[best] - margin - 1e-12
     simplest = min((plan.points[i].classifier for i in np.flatnonzero(considered >= limit)), key=list(FAMILIES).index)
     of_simplest = np.array([point.classifier == simplest for point in plan.points])
     return int(np.where(of_simplest, considered, -np.inf).argmax())

@@ -17,15 +17,15 @@ AUTO = "auto"
 class StudySettings(BaseModel):
     """Everything that decides a study's result, beside its tables.
 
-    ``grid`` is how many points each classifier's grid has (``quick`` for demonstrations). ``classifiers``
-    fixes a signature's classifier by name (the paper's own are linear_svm, adaboost and mlp); ``auto``
-    takes the best cross-validated AUC, where AUCs within ``tie_margin`` of the best count as tied and the
-    simplest tied classifier wins. ``harm_ratio`` is how many needless warnings one missed case outweighs;
-    it gives the second, declared threshold 1 / (1 + harm_ratio). ``icc_cutoff``, ``icc_form``, ``max_cv`` and
-    ``unmeasured`` are the filter in front of selection (``models.selection.robustness``), which does nothing
-    without repeated segmentations or a robustness table. ``ablation`` asks what each sequence, structure, family and
-    source is worth on held-out patients. ``n_jobs`` spreads work over processes
-    and never changes a result.
+    ``grid`` is how many points each classifier's grid has (``quick`` for demonstrations). ``classifiers`` fixes a
+    signature's classifier by name (the paper's own are linear_svm, adaboost and mlp); ``auto`` takes the best
+    cross-validated AUC, where AUCs within one standard error of the best (over the folds), or within ``tie_margin``
+    where given, count as tied and the simplest tied classifier wins. ``harm_ratio`` is how many needless warnings
+    one missed case outweighs; it gives the second, declared threshold 1 / (1 + harm_ratio). ``icc_cutoff``,
+    ``icc_form``, ``max_cv`` and ``unmeasured`` are the filter in front of selection
+    (``models.selection.robustness``), which does nothing without repeated segmentations or a robustness table.
+    ``ablation`` asks what each sequence, structure, family and source is worth on held-out patients. ``n_jobs``
+    spreads work over processes and never changes a result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +34,7 @@ class StudySettings(BaseModel):
     n_folds: int = Field(default=10, ge=3, le=20)
     grid: Literal["standard", "quick"] = "standard"
     classifiers: dict[str, str] = Field(default_factory=lambda: {kind.value: AUTO for kind in SignatureKind})
-    tie_margin: float = Field(default=0.01, ge=0.0, le=0.1)
+    tie_margin: float | None = Field(default=None, ge=0.0, le=0.1)
 
     # selection of features
     alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
