@@ -62,7 +62,10 @@ class Keys:
 
 def run_demo(session: Session) -> None:
     """Runs every stage, prints a table, the report's place and a curl command. Raises what a stage raises."""
-    session = Session(session.settings.but(store=_fresh_store(session.settings.store)), session.as_json)
+    store = _fresh_store(session.settings.store)
+    # Extraction is a stage of its own here, so it does not begin by itself.
+    settings = session.settings.but(store=store, inbox=f"{store}/inbox", auto_extract=False)
+    session = Session(settings, session.as_json)
     folder = Path(session.settings.store)
     stages = Stages(session)
     house = session.house(create=True)

@@ -32,10 +32,11 @@ SessionOption = Annotated[
 
 @dataclass(frozen=True)
 class CaseSource:
-    """One case that can be read: its name for people, and how."""
+    """One case that can be read: its name for people, how, and its folder where it has one to itself."""
 
     name: str
     read: Callable[[], CaseReading]
+    folder: Path | None = None
 
 
 def find_cases(
@@ -64,7 +65,7 @@ def _case_folders(folder: Path) -> list[CaseSource]:
             f"{folder} holds no case folder.",
             action="A case folder is one with a case.yaml, a BIDS data set one with a dataset_description.json.",
         )
-    return [CaseSource(found.name, lambda found=found: read_case(found)) for found in inside]  # type: ignore[misc]
+    return [CaseSource(found.name, lambda found=found: read_case(found), found) for found in inside]  # type: ignore[misc]
 
 
 def _subjects(

@@ -1,7 +1,8 @@
-"""Cases and outcomes in: ``validate``, ``ingest``, ``outcomes``, ``cases``."""
+"""Cases and what is said of them in: ``validate``, ``ingest``, ``outcomes``, ``clinical``, ``reads``, ``cases``."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,11 @@ import typer
 from feature_store.errors import AsdegError, InputError, UsageError
 from infra.cli.case_sources import LabelMapOption, SessionOption, find_cases
 from infra.cli.command import command
-from infra.cli.pseudonyms import pseudonymous_rows
+from infra.cli.pushes import PushOne, over_http
 from infra.cli.session import Session
 
 if TYPE_CHECKING:
-    from services.ingest.messages import CaseReceipt, Finding
+    from services.ingest.messages import CaseReceipt, Finding, OutcomesReceipt, TableReceipt
 
 Site = Annotated[str, typer.Option(help="The site that sends.")]
 
@@ -25,6 +26,8 @@ def register(app: typer.Typer) -> None:
     command(app, "ingest", example="asdeg ingest ./phantoms/site_a --site site_a", patients=True)(ingest)
     example = "asdeg outcomes ./phantoms/site_a/outcomes.csv --site site_a"
     command(app, "outcomes", example=example, patients=True)(outcomes)
+    command(app, "clinical", example="asdeg clinical clinical.csv --site site_a", patients=True)(clinical)
+    command(app, "reads", example="asdeg reads reads.csv --site site_a", patients=True)(reads)
     command(app, "cases", example="asdeg cases --site site_a")(cases)
 
 
@@ -71,21 +74,32 @@ def ingest(
     site: Site,
     label_map: LabelMapOption = None,
     bids_session: SessionOption = None,
+    server: Annotated[str, typer.Option(metavar="URL", help="Send to these services instead of a store.")] = "",
+    key_file: Annotated[
+        Path | None, typer.Option(help="With --server: file of one line with the site's key for them.")
+    ] = None,
 ) -> None:
     """Take cases into the store: case folders, or the subjects of a BIDS data set with masks under derivatives/.
 
-    A case that is there already changes nothing. Over HTTP only case folders are taken. For BIDS: asdeg ingest
-    ./bids --site site_a --label-map totalsegmentator-ct
+    A case that is there already changes nothing. For BIDS: asdeg ingest ./bids --site site_a --label-map
+    totalsegmentator-ct. Over HTTP (case folders only) a broken upload goes on where it broke, also when the command is
+    called again: asdeg ingest ./site_a --site site_a --server http://127.0.0.1:8000 --key-file site_a.txt
     """
     cases = find_cases(session, cases_dir, site, label_map, bids_session)
-    handler = session.house(create=True).ingest
     rows: list[dict[str, object]] = []
-    with session.progress("ingest") as progress:
+    with ExitStack() as opened, session.progress("ingest") as progress:
+        push = (
+            opened.enter_context(over_http(session, server, key_file, site)) if server else _into_store(session, site)
+        )
         for number, case in enumerate(cases):
-            progress(f"{number + 1} of {len(cases)}", number / len(cases))
+
+            def tell(step: str, done: float, number: int = number) -> None:
+                said = f"{number + 1} of {len(cases)}{f', {step}' if step else ''}"
+                progress(said, (number + done) / len(cases))
+
+            tell("", 0.0)
             try:
-                receipt = handler.ingest_reading(case.read(), site)
-                rows.append(_row(case.name, receipt))
+                rows.append(_row(case.name, push(case, tell)))
             except AsdegError as error:
                 rows.append({"case": case.name, "state": "rejected", "findings": [error.line()]})
         progress("done", 1.0)
@@ -99,6 +113,11 @@ def ingest(
         raise InputError(f"{rejected} of {len(cases)} cases cannot be used.", action="See the findings above.")
 
 
+def _into_store(session: Session, site: str) -> PushOne:
+    handler = session.house(create=True).ingest
+    return lambda case, _: handler.ingest_reading(case.read(), site)
+
+
 def outcomes(
     session: Session,
     file: Annotated[Path, typer.Argument(help="CSV or Parquet with the columns of follow_up.")],
@@ -107,16 +126,55 @@ def outcomes(
     """Take follow-up measurements into the store and derive the labels."""
     from services.ingest.follow_up import read_follow_up
 
+    receipt = session.house().ingest.follow_up.add_table(read_follow_up(_file(file)), site)
+    stored = "nothing new" if receipt.unchanged else "stored"
+    _say(
+        session,
+        receipt,
+        f"{receipt.measurements} measurements of {receipt.patients} patients ({stored}).",
+        f"Labels: {receipt.positive} ASDeg, {receipt.negative} none, {receipt.unknown} unknown.",
+    )
+
+
+def clinical(
+    session: Session,
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: patient_id and the variables of case.yaml.")],
+    site: Site,
+) -> None:
+    """Replace the clinical variables of cases that are in the store, a row each; a repeated push keeps them.
+
+    Several fused levels stand in one field, with blanks or semicolons between them.
+    """
+    from services.ingest.clinical import read_clinical
+
+    _say_table(session, session.house().ingest.clinical.put_table(read_clinical(_file(file)), site))
+
+
+def reads(
+    session: Session,
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: patient_id, surgeon, prediction (0 or 1).")],
+    site: Site,
+) -> None:
+    """Take surgeons' own predictions into the store, a row each."""
+    from services.ingest.reads import read_reads
+
+    _say_table(session, session.house().ingest.reads.put_table(read_reads(_file(file)), site))
+
+
+def _file(file: Path) -> Path:
     if not file.is_file():
-        raise UsageError(f"{file} is no file.", action="Give a CSV or Parquet file of follow-up measurements.")
-    house = session.house()
-    receipt = house.ingest.follow_up.add_table(pseudonymous_rows(house, site, read_follow_up(file)), site)
-    if session.as_json:
-        session.json(receipt)
-    else:
-        stored = "nothing new" if receipt.unchanged else "stored"
-        print(f"{receipt.measurements} measurements of {receipt.patients} patients ({stored}).")
-        print(f"Labels: {receipt.positive} ASDeg, {receipt.negative} none, {receipt.unknown} unknown.")
+        raise UsageError(f"{file} is no file.", action="Give a CSV or Parquet file.")
+    return file
+
+
+def _say_table(session: Session, receipt: TableReceipt) -> None:
+    stored = "nothing new" if receipt.unchanged else "stored"
+    _say(session, receipt, f"{receipt.rows} rows of {receipt.patients} patients ({stored}).")
+
+
+def _say(session: Session, receipt: OutcomesReceipt | TableReceipt, *lines: str) -> None:
+    session.result(receipt.model_dump(), *lines)
+    if not session.as_json:
         _print_findings(receipt.findings)
     if receipt.findings:
         raise InputError(f"{len(receipt.findings)} rows cannot be used.", action="See the findings above.")

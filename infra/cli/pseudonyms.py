@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from feature_store.errors import UsageError
 from infra.cli.command import command
 from infra.cli.session import Session
-
-if TYPE_CHECKING:
-    from infra.bootstrap import House
 
 
 def register(app: typer.Typer) -> None:
@@ -54,12 +50,3 @@ def new_key(session: Session, file: Annotated[Path, typer.Argument(help="A new f
 
     new_key_file(file, session.settings.store)
     session.result({"file": str(file)}, f"{file} is made. Keep a copy in a safe place, never beside the store.")
-
-
-def pseudonymous_rows(house: House, site: str, rows: Iterable[Mapping[str, object]]) -> Iterator[dict[str, object]]:
-    """Rows of a table with what the store knows each ``patient_id`` by; what is no id stays for whoever checks rows."""
-    for row in rows:
-        try:
-            yield {**row, "patient_id": house.pseudonym(site, str(row.get("patient_id") or ""))}
-        except UsageError:
-            yield {**row, "patient_id": ""}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from feature_store.errors import InputError
+from feature_store.errors import InputError, UsageError
 from feature_store.snapshot import Snapshot
 from services.ingest.messages import Finding
 
@@ -87,7 +87,7 @@ def usable_rows(
     for number, row in enumerate(rows, start=1):
         try:
             found.rows.append(_usable(dict(row), site, known, f"row {number}", parse, pseudonym, error))
-        except InputError as refused:
+        except (InputError, UsageError) as refused:  # UsageError: what stands there is no patient id
             found.findings.append(
                 Finding(code=refused.code, file=refused.file, message=refused.message, action=refused.action)
             )

@@ -7,6 +7,7 @@ before counts as a correction.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,8 +23,9 @@ CASE_PUSH = "case"
 def anchored(reading: CaseReading, snapshot: Snapshot) -> CaseReading:
     """The reading with its imaging days counted from the surgery, where the store knows of it and the case does not.
 
-    While it is not known, days are counted from the newest image of the push. An image that is here already says
-    how far that is from the surgery. Without one, the surgery has to be said again; the reading's notes say so.
+    While it is not known, days are counted from the newest image of the push. Images that are here already say how
+    far that is from the surgery; where one's own day was mended, most of them. Without one, the surgery has to be said
+    again; the reading's notes say so.
     """
     manifest = reading.manifest
     if manifest is None or reading.index_date_known:
@@ -33,17 +35,17 @@ def anchored(reading: CaseReading, snapshot: Snapshot) -> CaseReading:
         return reading
     rows = snapshot.table("series", ["image_hash", "days_from_index"], where=where).to_pylist()
     days = {row["image_hash"]: row["days_from_index"] for row in rows if row["days_from_index"] is not None}
-    moves = {
+    moves = Counter(
         days[one.image_hash] - one.days_from_index
         for one in reading.series
         if one.days_from_index is not None and one.image_hash in days
-    }
+    ).most_common(2)
     if not days or all(one.days_from_index is None for one in reading.series):
         return replace(reading, index_date_known=True)
-    if len(moves) != 1:
+    if not moves or len({times for _, times in moves}) < len(moves):
         note = "the day of the surgery is no longer known, because the images' days changed: send it again"
         return replace(reading, notes=[*reading.notes, note])
-    move = moves.pop()
+    move = moves[0][0]
     series = [
         one if one.days_from_index is None else replace(one, days_from_index=one.days_from_index + move)
         for one in reading.series
