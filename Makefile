@@ -24,7 +24,7 @@ demo: env ## the main job end to end, on a phantom cohort made on the spot
 	$(BIN)/asdeg demo
 
 test: env ## all tests: side by side on WORKERS cores, then those that use the cores themselves
-	$(BIN)/python -m pytest -m "not cores" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not cores" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m cores
 
 torture: env ## kill writers, extractors and the optimiser of one store 300 times and count what was lost (minutes)

@@ -18,8 +18,6 @@ import pytest
 from feature_store.control import default_url
 from feature_store.store import FeatureStore
 
-BUCKET = "asdeg"
-
 
 @pytest.fixture(scope="session")
 def object_storage() -> Iterator[str]:
@@ -40,13 +38,13 @@ def object_storage() -> Iterator[str]:
     try:
         for _ in range(200):
             try:
-                httpx.put(f"{settings['AWS_ENDPOINT_URL']}/{BUCKET}").raise_for_status()
+                httpx.get(settings["AWS_ENDPOINT_URL"])
                 break
             except httpx.TransportError:
                 assert server.poll() is None
                 time.sleep(0.1)
         os.environ.update(settings)
-        yield f"s3://{BUCKET}"
+        yield settings["AWS_ENDPOINT_URL"]
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -59,7 +57,17 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a store can live; there is none yet."""
     if request.param == "folder":
         return str(tmp_path / "store")
-    return f"{request.getfixturevalue('object_storage')}/{uuid.uuid4().hex}"
+    endpoint = request.getfixturevalue("object_storage")
+    # of its own: the server looks through a whole bucket to list a folder
+    bucket = f"asdeg-{uuid.uuid4().hex}"
+    httpx.put(f"{endpoint}/{bucket}").raise_for_status()
+    return f"s3://{bucket}/store"
+
+
+@pytest.fixture
+def step(place: str) -> int:
+    """After how many pushes views are compared: all of them in a folder; one is 200 requests on object storage."""
+    return 1 if Path(place).is_absolute() else 6
 
 
 @pytest.fixture

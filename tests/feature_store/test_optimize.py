@@ -16,14 +16,16 @@ from feature_store.store import FeatureStore
 from tests.feature_store.examples import case, feature_set, radiomics
 from tests.feature_store.test_processes import acknowledgements, check_whole, start, stop_before_commit, write_cases
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = OptimizeSettings(dead_after_hours=0, files_too_many=1, keep_files_hours=0)
 READ = ("cases", "series", "rois", "clinical", "feature_sets", "radiomics")
 
 
-def everything(store: FeatureStore) -> list[dict[str, list[dict[str, object]]]]:
-    """Every table as of every push, in key order."""
+def everything(store: FeatureStore, step: int) -> list[dict[str, list[dict[str, object]]]]:
+    """Every table now and as of every ``step``-th push before, in key order."""
     newest = store.snapshot()
-    views = [newest.at(n) for n in range(1, newest.sequence + 1)]
+    views = [newest.at(n) for n in range(newest.sequence, 0, -step)]
     return [{name: sorted(view.table(name).to_pylist(), key=repr) for name in READ} for view in views]
 
 
@@ -38,15 +40,15 @@ def filled(store: FeatureStore) -> FeatureStore:
     return store
 
 
-def test_nothing_that_can_be_read_changes_and_files_become_few(store: FeatureStore) -> None:
-    before = everything(filled(store))
+def test_nothing_that_can_be_read_changes_and_files_become_few(store: FeatureStore, step: int) -> None:
+    before = everything(filled(store), step)
     history = sorted(store.snapshot().revisions("clinical").to_pylist(), key=repr)
     done = {table.table: table for table in store.optimize(AT_ONCE)}
     assert done["clinical"].files_before == 12
     assert done["clinical"].files == 2  # one a site
     assert done["radiomics"].files == 2
     for reader in (store, FeatureStore.open(store.uri)):
-        assert everything(reader) == before
+        assert everything(reader, step) == before
         assert sorted(reader.snapshot().revisions("clinical").to_pylist(), key=repr) == history
     again = {table.table: table for table in store.optimize(AT_ONCE)}
     assert again["clinical"].files == 2
@@ -85,7 +87,7 @@ def test_rows_and_files_of_a_killed_push_go(tmp_path: Path) -> None:
     assert files is not None
     assert files.dataset().to_table()["patient_id"].to_pylist() == ["p1"]
     assert b"doomed" not in b"".join(
-        p.read_bytes() for p in (tmp_path / "store" / "tables" / "cases").rglob("*.parquet")
+        p.read_bytes() for p in (tmp_path / "store" / "tables" / "cases").glob("site=*/*.parquet")
     )
     assert store.snapshot().pushes["given_up"].to_pylist()[-1] is not None
 
@@ -107,10 +109,10 @@ def test_a_writer_that_was_only_asleep_learns_that_it_was_given_up(store: Featur
     assert store.snapshot().table("cases")["patient_id"].to_pylist() == ["late"]
 
 
-def test_writers_go_on_while_files_are_rewritten(place: str, tmp_path: Path) -> None:
+def test_writers_go_on_while_files_are_rewritten(place: str, step: int, tmp_path: Path) -> None:
     uri = place
     store = FeatureStore.open(uri, create=True)
-    names = [f"p{i}" for i in range(25)]
+    names = [f"p{i}" for i in range(25 if step == 1 else 10)]  # fewer where all is slower
     writers = [start(write_cases, uri, site, names, 44.0, tmp_path / f"ack-{site}", None) for site in ("a", "b")]
     rounds = 0
     while any(writer.is_alive() for writer in writers):
@@ -119,6 +121,6 @@ def test_writers_go_on_while_files_are_rewritten(place: str, tmp_path: Path) -> 
         rounds += 1
     assert rounds > 1
     assert [writer.exitcode for writer in writers] == [0, 0]
-    assert check_whole(FeatureStore.open(uri).snapshot()) == 50
-    assert len(acknowledgements(tmp_path / "ack-a", tmp_path / "ack-b")) == 50
-    assert store.snapshot().table("cases").num_rows == 50
+    assert check_whole(FeatureStore.open(uri).snapshot()) == 2 * len(names)
+    assert len(acknowledgements(tmp_path / "ack-a", tmp_path / "ack-b")) == 2 * len(names)
+    assert store.snapshot().table("cases").num_rows == 2 * len(names)
