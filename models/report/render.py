@@ -15,7 +15,8 @@ from feature_store.vocabulary import RESEARCH_USE, is_phantom
 from models.evaluation.calibration import hosmer_lemeshow
 from models.in_sample import APPARENT_NESTED
 from models.recommendation import recommend
-from models.report import tables
+from models.report import breakdown_tables, tables
+from models.report.evidence import checklists, model_cards
 from models.report.figure_data import ReportableStudy
 from models.report.figures import draw
 from models.report.headline import because, warnings_of
@@ -39,7 +40,15 @@ def write_report(result: ReportableStudy, out_dir: Path, title: str, *, phantom:
     template = environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
     page = out_dir / "report.html"
     page.write_text(
-        template.render(title=title, phantom=phantom, figures=figures, **_context(result)), encoding="utf-8"
+        template.render(
+            title=title,
+            phantom=phantom,
+            figures=figures,
+            cards_of=model_cards(result, phantom=phantom),
+            checklists=checklists(result, title),
+            **_context(result),
+        ),
+        encoding="utf-8",
     )
     return page
 
@@ -82,6 +91,9 @@ def _context(result: ReportableStudy) -> dict[str, Any]:
         "clinical": tables.clinical(metrics.get("clinical") or ()),
         "agreement": tables.agreement(metrics.get("surgeons") or {}),
         "surgeons": tables.surgeons(metrics.get("surgeons") or {}),
+        "ablation": breakdown_tables.judged_cohorts(metrics.get("ablation") or ()),
+        "sites": breakdown_tables.sites(metrics.get("sites") or {}),
+        "subgroups": {kind: breakdown_tables.subgroups(metrics.get("subgroups") or (), kind) for kind in kinds},
         "leakage": _leakage(metrics.get("leakage_check") or {}),
         "failures": tables.Table(
             list(result.failures[0]) if result.failures else [], [list(row.values()) for row in result.failures], 9
