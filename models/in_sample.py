@@ -42,5 +42,6 @@ def label_apparent(metrics: dict[str, Any], predictions: pd.DataFrame) -> None:
         if entry is None:
             continue
         entry[APPARENT_NESTED], entry["nested_auc"] = entry["nested_auc"], None
+        entry["cohorts"]["training"] |= dict.fromkeys(("nested_sensitivity", "nested_specificity"))
         metrics["classifiers"][kind] = [{**row, "apparent": True} for row in metrics["classifiers"][kind]]
         predictions.loc[predictions["partition"] == Partition.TRAINING.value, kind] = np.nan

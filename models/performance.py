@@ -35,6 +35,7 @@ def signature_metrics(
     signature, fit = development.signatures[kind], development.crossfits[kind]
     rows = patients.rows(Partition.TRAINING)
     y = patients.y[rows]
+    high = development.nested_high[kind]
     features = _features(signature, patients)
     return {
         "classifier": fit.chosen.classifier,
@@ -50,6 +51,8 @@ def signature_metrics(
                 "n": len(rows),
                 "events": int(y.sum()),
                 "apparent_auc": auc(y, signature.probabilities(patients.frame(rows))),
+                "nested_sensitivity": float(high[y == 1].mean()),
+                "nested_specificity": float((~high[y == 0]).mean()),
             },
             **held_out_metrics(predictions, kind, signature.head.threshold, seed),
         },

@@ -18,7 +18,7 @@ from models.clinical_columns import ClinicalColumns
 from models.combined import CombinedSignature, StackSource
 from models.crossfit import CrossFit, Plan, crossfit
 from models.evaluation.thresholds import harm_ratio_threshold, youden_threshold
-from models.scale import fit_calibration
+from models.scale import fit_calibration, probability
 from models.selection.matrix import FeatureMatrix
 from models.selection.recipes import DeepRecipe, RadRecipe, Recipe
 from models.signature import AnySignature, Head, Signature
@@ -53,11 +53,16 @@ class TrainingPatients:
 
 @dataclass(frozen=True)
 class Development:
-    """Everything fitted. ``out_of_fold[kind]`` (n,): nested out-of-fold calibrated probabilities."""
+    """Everything fitted. ``out_of_fold[kind]`` (n,): nested out-of-fold calibrated probabilities.
+
+    ``nested_high[kind]`` (n,): whether each patient is high-risk at a threshold chosen without its fold, for honest
+    sensitivities; at the released threshold the same patients would judge what was chosen for them.
+    """
 
     signatures: dict[str, AnySignature] = field(default_factory=dict)
     crossfits: dict[str, CrossFit] = field(default_factory=dict)
     out_of_fold: dict[str, Floats] = field(default_factory=dict)
+    nested_high: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     clinical: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -137,6 +142,7 @@ def _develop_sign(
     done.signatures[kind] = Signature(kind, selector, head)
     done.crossfits[kind] = validated
     done.out_of_fold[kind] = out_of_fold
+    done.nested_high[kind] = _nested_high(validated, plan)
     done.warnings.extend(f"{kind}: {note}" for note in (selector.trace.notes if selector.trace else ()))
     _warn_flat(done, kind, head)
 
@@ -171,6 +177,7 @@ def _develop_combined(
     done.signatures["combined"] = CombinedSignature(members, stack, head)
     done.crossfits["combined"] = validated
     done.out_of_fold["combined"] = out_of_fold
+    done.nested_high["combined"] = _nested_high(validated, plan)
     _warn_flat(done, "combined", head)
 
 
@@ -183,6 +190,16 @@ def _head(validated: CrossFit, x: Floats, plan: Plan, settings: StudySettings) -
     out_of_fold = head.probability(validated.logits)
     threshold = youden_threshold(plan.y, out_of_fold)
     return Head(validated.chosen, estimator, validated.scale, calibration, threshold, head.harm_threshold), out_of_fold
+
+
+def _nested_high(validated: CrossFit, plan: Plan) -> NDArray[np.bool_]:
+    """Each fold's patients against the Youden threshold of the others' out-of-fold log-odds."""
+    high = np.empty(len(plan.y), dtype=np.bool_)
+    for fold in range(plan.n_folds):
+        held = plan.folds == fold
+        risks = probability(validated.inner_logits[fold, ~held])
+        high[held] = probability(validated.logits[held]) >= youden_threshold(plan.y[~held], risks)
+    return high
 
 
 def _warn_flat(done: Development, kind: str, head: Head) -> None:

@@ -56,7 +56,9 @@ def test_metrics_are_the_contract(result: StudyResult) -> None:
         assert set(cohorts) == {
             *("training", "internal_validation", "external_test", "external_test/a", "external_test/b"),
         }
-        assert set(cohorts["training"]) == {"n", "events", "apparent_auc"}
+        assert set(cohorts["training"]) == {
+            *("n", "events", "apparent_auc", "nested_sensitivity", "nested_specificity"),
+        }
         assert all(set(cohorts[name]) >= HELD_OUT_KEYS for name in cohorts if name != "training")
         assert metrics["classifiers"][kind][0]["name"] == "logistic_regression"
         assert len(metrics["classifiers"][kind]) == 14
