@@ -1,8 +1,8 @@
 """Words that say nothing about a person: by them free text may be kept.
 
 What people type (names of files, regions, scanners, diagnoses) can name the patient. It is kept as it is where
-every word of it stands in ``plain_words.yaml`` and it has no more than four digits; anything else is coded: equal
-texts stay equal, and 20 bits of a hash lead back to nothing.
+every word of it stands in ``plain_words.yaml`` and it has no more than four digits, three in a row. Anything else is
+coded: equal texts stay equal, and 20 bits of a hash lead back to nothing.
 """
 
 from __future__ import annotations
@@ -24,16 +24,38 @@ def is_plain(text: str, *themes: str) -> bool:
     """Whether the text is made of known words of those themes, or of single letters, and few digits."""
     if len(text) > _LONGEST or not text.isascii() or not text.isprintable():
         return False
-    known = frozenset().union(*map(_words, themes))
-    words = re.split(r"[^A-Za-z0-9]+", text)
+    known = frozenset().union(*map(words, themes))
+    parts = re.split(r"[^A-Za-z0-9]+", text)
     if sum(letter.isdigit() for letter in text) > MOST_DIGITS:
         return False
-    return any(words) and all(_is_known(word, known) for word in words if word)
+    return any(parts) and all(_is_known(part, known) for part in parts if part)
 
 
 def plain_or_coded(text: str, *themes: str, kind: str = "other") -> str:
     """The text, or ``other-3k7q`` for one that is not plain."""
     return text if is_plain(text, *themes) else coded(text, kind)
+
+
+def masked(text: str, *themes: str) -> str:
+    """The text with ``*`` in place of each word that is not known: of a path, a pattern that finds the file."""
+    digits = sum(letter.isdigit() for letter in text)
+    known = frozenset().union(*map(words, themes))
+
+    def word(found: re.Match[str]) -> str:
+        is_number = any(letter.isdigit() for letter in found[0])
+        return found[0] if _is_known(found[0], known) and not (is_number and digits > MOST_DIGITS) else "*"
+
+    return re.sub(r"[^\W_]+", word, text)
+
+
+def plain_file(path: str) -> str:
+    """A path inside a case folder: ``sub-*/anat/sub-*_T2w.nii.gz``."""
+    return masked(path, "files", "anatomy", "rater")
+
+
+def plain_reason(text: str) -> str:
+    """Why somebody did something, as it may be kept: ``wrong * of *``."""
+    return masked(text, "reason", "clinical", "anatomy", "files")
 
 
 def coded(text: str, kind: str = "other") -> str:
@@ -43,12 +65,15 @@ def coded(text: str, kind: str = "other") -> str:
 
 
 def _is_known(word: str, known: frozenset[str]) -> bool:
-    if word.lower() in known or word.isdigit():
+    if word.lower() in known:
         return True
+    if not word.isascii() or re.search(rf"\d{{{MOST_DIGITS}}}", word):
+        return False
     return all(len(part) == 1 or part.isdigit() or part.lower() in known for part in _PARTS.findall(word))
 
 
 @cache
-def _words(theme: str) -> frozenset[str]:
+def words(theme: str) -> frozenset[str]:
+    """The words of a theme, in lower case."""
     listed = yaml.safe_load(Path(__file__).with_name("plain_words.yaml").read_text("utf-8"))
     return frozenset(listed[theme].split())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+
+from feature_store.plain_words import masked, words
+
 
 def broken_rule(kind: str, message: str) -> str:
     """What pydantic's error of that kind and message says, as the end of a sentence that starts with the key."""
@@ -20,10 +24,19 @@ def broken_rule(kind: str, message: str) -> str:
 
 
 def key_path(loc: tuple[int | str, ...]) -> str:
-    """Where a key stands: ``series[0].labels.27.level``; what a site wrote as a key is cut short."""
+    """Where a key stands: ``series[0].labels.27.level``; of a key that a site made up, unknown words are ``*``."""
     key = ""
     for part in loc:
         if part != "[key]":
-            text = str(part)[:40]
+            text = _shown(str(part))
             key += f"[{text}]" if isinstance(part, int) and key.endswith("series") else f".{text}" if key else text
     return key
+
+
+def _shown(part: str) -> str:
+    """Numbers of labels, known words, and what is nearly one of ours: a slip of the pen is told as it was made."""
+    if part.isdigit() and len(part) <= 5:
+        return part
+    if len(part) < 32 and difflib.get_close_matches(part.lower(), words("manifest"), cutoff=0.8):
+        return part
+    return masked(part[:40], "manifest", "files", "clinical", "anatomy")

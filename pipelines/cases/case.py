@@ -18,11 +18,13 @@ from typing import Any, Protocol
 import SimpleITK as sitk
 
 from feature_store.errors import ImageUnitError, InputError, ManifestError
+from feature_store.plain_words import plain_file
 from feature_store.vocabulary import RoiName, is_phantom
 from pipelines.cases.case_quality import CaseQuality, case_overlays, case_quality_rows, judge_case
 from pipelines.cases.manifest import CaseManifest, day_offsets, read_manifest, resolve_inside
 from pipelines.cases.manifest_schema import Scanner, SeriesEntry
 from pipelines.cases.mask_labels import MaskLabels
+from pipelines.cases.plain_manifest import plain_manifest, plain_scanner
 from pipelines.cases.rois import FoundRois, Roi, find_rois
 from pipelines.imaging.images import LoadedImage, check_image, content_hash, load_image, write_canonical
 from pipelines.imaging.masks import align_mask, read_mask
@@ -38,7 +40,10 @@ MASKS = "masks"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that could not be used. ``code`` is the error's class name; ``file`` lies in the case folder."""
+    """One thing that could not be used. ``code`` is the error's class name; ``file`` lies in the case folder.
+
+    Words of a file's name that may be a person's are ``*``: findings are kept.
+    """
 
     code: str
     file: str
@@ -47,7 +52,7 @@ class Finding:
 
     @classmethod
     def of(cls, error: InputError) -> Finding:
-        return cls(error.code, error.file, error.message, error.action)
+        return cls(error.code, plain_file(error.file), error.message, error.action)
 
     def line(self) -> str:
         return ": ".join(part for part in (self.code, self.file, self.message) if part)
@@ -119,7 +124,8 @@ def read_case(
         except ManifestError as error:
             return CaseReading(None, findings=[Finding.of(error)])
     findings = [Finding.of(error) for error in errors]
-    notes = list(notes)
+    manifest, told = plain_manifest(manifest)
+    notes = [*notes, *told]
     mask_labels = MaskLabels(manifest.series)
     loaded = _load_images(case_dir, manifest.series, findings)
     studies = [_study_date(entry, loaded.get(_source(entry))) for entry in manifest.series]
@@ -224,10 +230,12 @@ def _read_series(
         mask_hash="" if mask is None else content_hash(mask),
         rois=found.rois,
         days_from_index=day,
-        scanner=Scanner(
-            vendor=entry.scanner.vendor or (header.vendor if header else None),
-            model=entry.scanner.model or (header.model if header else None),
-            field_strength_t=entry.scanner.field_strength_t or (header.field_strength_t if header else None),
+        scanner=plain_scanner(
+            Scanner(
+                vendor=entry.scanner.vendor or (header.vendor if header else None),
+                model=entry.scanner.model or (header.model if header else None),
+                field_strength_t=entry.scanner.field_strength_t or (header.field_strength_t if header else None),
+            )
         ),
     )
 

@@ -80,6 +80,11 @@ class LabelMap(Strict):
         return f"{self.name}-{hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:8]}"
 
     @property
+    def shipped(self) -> bool:
+        """Whether it comes with the software."""
+        return self.name in shipped_names() and self.id == shipped_label_map(self.name).id
+
+    @property
     def tells_levels(self) -> bool:
         """Whether any label has a level; numbers that are only counted, or stand for all at once, tell none."""
         return any(label.level != UNKNOWN for label in self.labels.values())
