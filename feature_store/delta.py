@@ -11,23 +11,26 @@ deltalake's runtime does not survive ``fork``: use spawned processes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from feature_store.errors import StoreError
-from feature_store.files import DataFiles
+from feature_store.files import DataFiles, Fragments, Where, expression, listed, values_of
+from feature_store.folder_log import ROW_GROUP, FolderLog, LogState, NumberTaken, UnknownLog
 from feature_store.location import Location
 from feature_store.schemas import TableSchema
 
-CHECKPOINT_EVERY = 20  # commits; a reader replays at most this many small JSON files
+CHECKPOINT_EVERY = 20  # commits of the library; a reader replays at most this many small JSON files
+CHECKPOINT_FOLDER_EVERY = 100  # commits in a folder, where a replayed file costs a reader 50 µs
 COMMIT_RETRIES = 1000  # appends never contradict each other, so a writer only waits for its turn
 FOLDER = "tables"
 SORTED_FILE_BYTES = 64 * 1024**2
-ROW_GROUP = 256  # of 851 float64 values: 1.7 MB, what a look for one patient reads
+QUARTER = 4
 
 
 class TransactionTaken(Exception):
@@ -44,10 +47,20 @@ class DeltaLog:
         self._lock = threading.RLock()
         self._handle: Any = None
         self._files: tuple[int, DataFiles] | None = None
+        self._fragments: Fragments | None = None
+        folder = location.folder
+        self._folder = None if folder is None else FolderLog(folder.joinpath(FOLDER, schema.name), schema)
+        self._state: LogState | None = None
+
+    @property
+    def near(self) -> bool:
+        """Whether commits take a millisecond of a core here, and no waiting: appending in threads gains nothing."""
+        return self._folder is not None
 
     def exists(self) -> bool:
         """Whether the table has been made (by any process)."""
-        return self._refreshed() is not None
+        with self._lock:
+            return (self._read() if self._folder else self._refreshed()) is not None
 
     def create(self) -> None:
         """Make the table if it is not there; several processes may do so at once."""
@@ -67,6 +80,8 @@ class DeltaLog:
 
     def append(self, rows: pa.Table) -> None:
         """Commit ``rows`` (all columns of the schema) at once, or raise StoreError and commit nothing."""
+        if self._append_to_folder(rows, None):
+            return
         properties = CommitProperties(max_commit_retries=COMMIT_RETRIES)
         for last_try in (False, False, True):
             with self._lock:
@@ -85,6 +100,8 @@ class DeltaLog:
         this one is under way: deltalake rebases plain appends silently, but refuses to rebase over a
         transaction of the same name.
         """
+        if self._append_to_folder(rows, (name, number)):
+            return
         with self._lock:  # between reading the last number and writing, this handle must not move on
             handle = self._refreshed()
             last = 0 if handle is None else int(handle.transaction_version(name) or 0)
@@ -95,45 +112,101 @@ class DeltaLog:
     def files(self) -> DataFiles | None:
         """The newest committed files, or None where the table is not there yet."""
         with self._lock:
-            handle = self._refreshed()
-            if handle is None:
+            state = self._read()
+            handle = None if state else self._refreshed()
+            if state is None and handle is None:
                 return None
-            version = handle.version()
+            version = state.version if state else handle.version()  # type: ignore[union-attr]
             if self._files is None or self._files[0] != version:
-                actions = pa.table(handle.get_add_actions(flatten=True))
-                filesystem = self._location.filesystem(FOLDER, self.schema.name)
-                self._files = (version, DataFiles(actions, self.schema.arrow(), filesystem))
+                if state is not None:
+                    listing = state.files
+                else:
+                    listing = listed(pa.table(handle.get_add_actions(flatten=True)), self.schema)  # type: ignore[union-attr]
+                self._files = (version, DataFiles(listing, self.schema.arrow(), self._shared_fragments()))
             return self._files[1]
 
-    def compact(self) -> int:
-        """Merge small files; returns how many went. Readers and writers go on meanwhile."""
-        with self._lock:
-            handle = self._refreshed()
-            if handle is None:
-                return 0
-            try:
-                return int(handle.optimize.compact()["numFilesRemoved"])
-            except DeltaError:  # another process compacted the same files: it is done either way
-                self._forget()
-                return 0
+    def _shared_fragments(self) -> Fragments:
+        if self._fragments is None:
+            self._fragments = Fragments(self.filesystem)
+        return self._fragments
 
     def remove_pushes(self, push_ids: Sequence[str]) -> int:
         """Remove every row of these pushes, in one commit; returns how many rows went. Appends go on meanwhile."""
-        listed = ", ".join(f"'{name}'" for name in push_ids)  # hex digits only
-        done = self._maintain(lambda handle: handle.delete(f"push_id IN ({listed})"))
-        return int(done["num_deleted_rows"] or 0)
+        return self.remove({"push_id": list(push_ids)})
 
-    def sort(self, site: str | None, column: str) -> int:
-        """Rewrite one site's files (or all) sorted by ``column``; returns how many files went.
+    def remove(self, where: Where) -> int:
+        """Remove every row that matches (texts only), in one commit; returns how many rows went. Appends go on."""
+        files = self.files()
+        count = 0 if files is None else int(files.dataset(where).count_rows(filter=expression(where)))
+        if count:
+            texts = {column: ", ".join(map(quoted, values_of(value))) for column, value in where.items()}
+            condition = " AND ".join(f"{column} IN ({listed})" for column, listed in texts.items())
+            # The library's `delete` writes files with a type of text that Arrow cannot compare with its own.
+            self.maintain(
+                lambda handle: write_deltalake(
+                    handle,
+                    self.schema.arrow().empty_table(),
+                    mode="overwrite",
+                    predicate=condition,
+                    writer_properties=WriterProperties(max_row_group_size=ROW_GROUP, compression="SNAPPY"),
+                )
+            )
+        return count
 
-        Files are cut at SORTED_FILE_BYTES and hold row groups of ROW_GROUP rows, so that a look for one
-        patient opens one file and reads one group. Rows stay as they are; appends go on meanwhile.
+    def tidy(self, too_many: int) -> int:
+        """Put small files together, sorted by patient, where a site has ``too_many`` more than its bytes ask for.
+
+        Large files are left alone until the small ones amount to a QUARTER of the site, so that doing this often
+        costs little. Files are cut at SORTED_FILE_BYTES and hold row groups of ROW_GROUP rows: a look for one
+        patient opens one file and reads one group. Rows stay as they are, and readers and writers go on
+        meanwhile. Returns how many files went.
         """
-        partition = None if site is None else [("site", "=", site)]
-        done = self._maintain(
+        files = self.files()
+        gone = 0
+        for site, (count, size) in ({} if files is None else files.by_site()).items():
+            if count <= size // SORTED_FILE_BYTES + too_many:
+                continue
+            if self._folder is not None and self._state is not None and set(self.schema.arrow().names) >= self._columns:
+                gone += self._tidy_folder(site)
+            else:
+                gone += self._tidy_library(site)
+        return gone
+
+    @property
+    def _columns(self) -> frozenset[str]:
+        return frozenset() if self._state is None else self._state.columns
+
+    def _tidy_folder(self, site: str | None) -> int:
+        with self._lock:
+            state = self._read()
+            if self._folder is None or state is None:
+                return 0
+            files = DataFiles(state.files, self.schema.arrow(), self._shared_fragments())
+        here = files.listing
+        if site is not None:
+            here = here.filter(pc.equal(here["partition.site"], site))
+        small = here.filter(pc.less(here["size_bytes"], SORTED_FILE_BYTES // 2))
+        if pc.sum(small["size_bytes"]).as_py() * QUARTER < pc.sum(here["size_bytes"]).as_py():
+            here = small
+        if len(here) < 2:
+            return 0
+        try:
+            rows = DataFiles(here, self.schema.arrow(), self._shared_fragments()).dataset().to_table()
+            self._folder.replace(state, here, _sorted(rows, self.schema, pc.sum(here["size_bytes"]).as_py()))
+        except NumberTaken:
+            return 0  # another process has done it
+        except OSError as error:
+            raise self._failure("be rewritten", error) from error
+        self.checkpoint()
+        return len(here)
+
+    def _tidy_library(self, site: str | None) -> int:
+        if "patient_id" not in self.schema.column_names:
+            return int(self.maintain(lambda handle: handle.optimize.compact())["numFilesRemoved"])
+        done = self.maintain(
             lambda handle: handle.optimize.z_order(
-                [column],
-                partition_filters=partition,
+                ["patient_id"],
+                partition_filters=None if site is None else [("site", "=", site)],
                 target_size=SORTED_FILE_BYTES,
                 writer_properties=WriterProperties(max_row_group_size=ROW_GROUP, compression="SNAPPY"),
             )
@@ -146,15 +219,20 @@ class DeltaLog:
         Nothing of the store's history is in them: revisions are rows, and rows are kept.
         """
         return len(
-            self._maintain(
+            self.maintain(
                 lambda handle: handle.vacuum(
                     retention_hours=max(int(hours), 0), dry_run=False, enforce_retention_duration=False, full=True
                 )
             )
         )
 
-    def _maintain(self, work: Callable[[Any], Any]) -> Any:
-        """Do ``work`` on the newest handle, again where another process rewrote the same files first."""
+    @property
+    def filesystem(self) -> Any:
+        """The table's folder, for who cares for the files themselves."""
+        return self._location.filesystem(FOLDER, self.schema.name)
+
+    def maintain(self, work: Callable[[Any], Any]) -> Any:
+        """Do ``work`` on the library's newest handle, again where another process rewrote the same files first."""
         for last_try in (False, False, True):
             with self._lock:
                 handle = self._refreshed()
@@ -167,6 +245,50 @@ class DeltaLog:
                 except (DeltaError, OSError) as error:
                     self._forget()
                     raise self._failure("be rewritten", error) from error
+
+    def _append_to_folder(self, rows: pa.Table, number: tuple[str, int] | None) -> bool:
+        """Commit in the folder itself; False where the library has to do it: other storage, a new table, a new column."""
+        with self._lock:
+            state = self._read()
+        if self._folder is None or state is None or not set(rows.column_names) <= state.columns:
+            return False
+        if number is not None and state.numbers.get(number[0], 0) != number[1] - len(rows):
+            raise TransactionTaken
+        try:
+            actions = self._folder.write(rows)
+            with self._lock:
+                version = self._folder.commit(state, actions, number)
+        except NumberTaken as error:
+            raise TransactionTaken from error
+        except OSError as error:
+            raise self._failure("take rows", error) from error
+        # not every table in the same push, which would have to wait for all of them
+        if (version + sum(self.schema.name.encode())) % CHECKPOINT_FOLDER_EVERY == 0:
+            self.checkpoint()
+        return True
+
+    def _read(self) -> LogState | None:
+        """The newest state, where the log in the folder can be read directly; from then on the library is asked."""
+        if self._folder is None:
+            return None
+        with self._lock:
+            try:
+                self._state = self._folder.read(self._state)
+            except UnknownLog:
+                self._folder = self._state = None
+            except OSError as error:
+                raise self._failure("be opened", error) from error
+            return self._state
+
+    def checkpoint(self) -> None:
+        """Spare whoever opens the table the commits up to here."""
+        with self._lock:
+            try:
+                handle = self._refreshed()
+                if handle is not None:
+                    handle.create_checkpoint()
+            except (DeltaError, OSError):  # the rows are committed: the next one who comes by tries again
+                self._forget()
 
     def _write(self, handle: Any, rows: pa.Table, properties: Any) -> None:
         with self._lock:
@@ -212,3 +334,19 @@ class DeltaLog:
             f"Table {self.schema.name} could not {what} ({type(error).__name__}).",
             action="Check that the store's address can be reached and written, then try again.",
         )
+
+
+def quoted(text: str) -> str:
+    """A text as a literal in a condition."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _sorted(rows: pa.Table, schema: TableSchema, size: int) -> Iterator[pa.Table]:
+    """The rows by site, patient and the rest of the key, cut into files; a patient's rows stay together."""
+    first = ("site", "patient_id") if "patient_id" in schema.column_names else ("sequence",)
+    keys = [name for name in dict.fromkeys((*first, *schema.key)) if name in schema.column_names]
+    order = pc.sort_indices(rows.select(keys), [(name, "ascending") for name in keys])
+    cuts = max(1, round(size / SORTED_FILE_BYTES))
+    each = -(-len(rows) // cuts)
+    for start in range(0, len(rows), each):
+        yield rows.take(order.slice(start, each))

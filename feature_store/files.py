@@ -1,43 +1,93 @@
 """The Parquet files of one Delta table at one version, and which of them a filter can touch.
 
-Delta keeps the partition value and the smallest and largest value of every column of every file. Files
-are picked from that before anything is opened, which keeps a lookup's cost off the number of files.
+Delta keeps the partition value of every file, and the smallest and largest value of its columns. Files are
+picked from that before anything is opened, which keeps a lookup's cost off the number of files.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
+
+from feature_store.schemas import TableSchema
+
+FRAGMENTS_KEPT = 2000
 
 Where = Mapping[str, Any]
 """Column to a value or a list of values; a row matches when every column does."""
 
 
-class DataFiles:
-    """``actions``: one row a file, as Delta's ``get_add_actions(flatten=True)`` gives them."""
+def tracked(schema: TableSchema) -> Mapping[str, pa.DataType]:
+    """Columns by whose bounds files are picked: those of the key, the push, and the number of a push."""
+    names = {*schema.key, "push_id", *({"sequence"} & set(schema.column_names))} - {"site" if schema.by_site else ""}
+    return {field.name: field.type for field in schema.arrow() if field.name in names}
 
-    def __init__(self, actions: pa.Table, schema: pa.Schema, filesystem: Any) -> None:
-        self._actions = actions
-        self._schema = schema
+
+def listing_schema(schema: TableSchema) -> pa.Schema:
+    """Of the table that lists a Delta table's files: path, size, rows, site, and the bounds of tracked columns."""
+    bounds = [(f"{which}.{name}", kind) for which in ("min", "max") for name, kind in tracked(schema).items()]
+    fixed = [("path", pa.string()), ("size_bytes", pa.int64()), ("num_records", pa.int64())]
+    return pa.schema([*fixed, ("partition.site", pa.string()), *bounds])
+
+
+def listed(actions: pa.Table, schema: TableSchema) -> pa.Table:
+    """The listing from what the library's ``get_add_actions(flatten=True)`` gives."""
+    paths = pa.array([unquote(path) for path in actions["path"].to_pylist()], pa.string())  # the log has URLs
+    known = {name: actions[name] for name in actions.column_names} | {"path": paths}
+    wanted = listing_schema(schema)
+    columns = [
+        known[field.name].cast(field.type) if field.name in known else pa.nulls(len(actions), field.type)
+        for field in wanted
+    ]
+    return pa.table(columns, schema=wanted)
+
+
+class Fragments:
+    """The files of a table that have been opened; a file's footer is read once a process."""
+
+    def __init__(self, filesystem: Any) -> None:
         self._filesystem = filesystem
-        self._format = pads.ParquetFileFormat(
-            default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True)
-        )
+        options = pads.ParquetFragmentScanOptions(pre_buffer=True)
+        self._format = pads.ParquetFileFormat(default_fragment_scan_options=options)
+        self._opened: dict[str, Any] = {}
+
+    def dataset(self, listing: pa.Table, schema: pa.Schema) -> Any:
+        """Dataset of the listed files."""
+        found = []
+        for path, site in zip(listing["path"].to_pylist(), listing["partition.site"].to_pylist(), strict=True):
+            if path not in self._opened:
+                if len(self._opened) >= FRAGMENTS_KEPT:
+                    self._opened.clear()
+                of = None if site is None else pads.field("site") == site
+                self._opened[path] = self._format.make_fragment(
+                    path, filesystem=self._filesystem, partition_expression=of
+                )
+            found.append(self._opened[path])
+        return pads.FileSystemDataset(found, schema, self._format, self._filesystem)
+
+
+class DataFiles:
+    """``listing``: one row a file, as :func:`listing_schema` says."""
+
+    def __init__(self, listing: pa.Table, schema: pa.Schema, fragments: Fragments) -> None:
+        self.listing = listing
+        self._schema = schema
+        self._fragments = fragments
 
     def __len__(self) -> int:
-        return len(self._actions)
+        return len(self.listing)
 
     def by_site(self) -> dict[str | None, tuple[int, int]]:
         """Number and bytes of the files of each site; under None where the table is not split by site."""
-        names = self._actions.column_names
-        sites = self._actions["partition.site"].to_pylist() if "partition.site" in names else [None] * len(self)
         found: dict[str | None, tuple[int, int]] = {}
-        for site, size in zip(sites, self._actions["size_bytes"].to_pylist(), strict=True):
+        sizes = self.listing["size_bytes"].to_pylist()
+        for site, size in zip(self.listing["partition.site"].to_pylist(), sizes, strict=True):
             count, total = found.get(site, (0, 0))
             found[site] = (count + 1, total + size)
         return found
@@ -48,45 +98,39 @@ class DataFiles:
         Rows still have to be filtered: a file is left out only where none of its rows can match.
         Columns declared after a file was written read as null.
         """
-        keep = np.ones(len(self), bool)
-        for column, value in (where or {}).items():
-            keep &= self._may_hold(column, values_of(value))
+        kept = self.picked(where)
         if above is not None:
-            highest = self._statistic("max", above[0])
-            keep &= np.array([high is None or high > above[1] for high in highest], bool)
-        kept = self._actions.take(pa.array(np.flatnonzero(keep)))
-        sites = kept["partition.site"].to_pylist() if "partition.site" in kept.column_names else [None] * len(kept)
-        fragments = [
-            self._format.make_fragment(
-                unquote(path),  # Delta's log writes paths as URLs
-                filesystem=self._filesystem,
-                partition_expression=None if site is None else pads.field("site") == site,
-            )
-            for path, site in zip(kept["path"].to_pylist(), sites, strict=True)
-        ]
-        return pads.FileSystemDataset(fragments, self._schema, self._format, self._filesystem)
+            kept = kept.filter(pc.fill_null(pc.greater(kept[f"max.{above[0]}"], above[1]), True))
+        return self._fragments.dataset(kept, self._schema)
 
-    def _may_hold(self, column: str, values: list[Any]) -> np.ndarray:
-        name = f"partition.{column}"
-        if name in self._actions.column_names:
-            wanted = set(values)
-            return np.array([value in wanted for value in self._actions[name].to_pylist()], bool)
-        ordered = sorted(value for value in values if value is not None)
-        low, high = self._statistic("min", column), self._statistic("max", column)
-        known = np.array([a is not None and b is not None for a, b in zip(low, high, strict=True)], bool)
-        may = np.ones(len(self), bool)
-        if known.any() and len(ordered) == len(values):
-            array = np.array(ordered, dtype=object)
-            first = np.searchsorted(array, low[known], side="left")
-            behind = np.searchsorted(array, high[known], side="right")
-            may[known] = first < behind  # some wanted value lies within the file's bounds
-        return may
+    def picked(self, where: Where | None) -> pa.Table:
+        """The listing of the files that may hold a row matching ``where``."""
+        kept = self.listing
+        for column, value in (where or {}).items():
+            values = values_of(value)
+            if column == "site" and column not in self._bounded():
+                kept = kept.filter(pc.is_in(kept["partition.site"], value_set=pa.array(values, pa.string())))
+            elif column in self._bounded() and None not in values:  # nothing is known of nulls
+                kept = _overlapping(kept, column, sorted(values))
+        return kept
 
-    def _statistic(self, which: str, column: str) -> np.ndarray:
-        name = f"{which}.{column}"
-        if name not in self._actions.column_names:
-            return np.full(len(self), None, dtype=object)
-        return np.array(self._actions[name].to_pylist(), dtype=object)
+    def _bounded(self) -> set[str]:
+        return {name[4:] for name in self.listing.column_names if name.startswith("min.")}
+
+
+def _overlapping(listing: pa.Table, column: str, values: list[Any]) -> pa.Table:
+    """Rows of ``listing`` in whose bounds one of the sorted ``values`` lies, or whose bounds are not known."""
+    low, high = listing[f"min.{column}"], listing[f"max.{column}"]
+    unknown = pc.or_(low.is_null(), high.is_null())
+    if not values:
+        return listing.filter(unknown)
+    around = pc.and_(pc.less_equal(low, values[-1]), pc.greater_equal(high, values[0]))
+    kept = listing.filter(pc.or_(unknown, pc.fill_null(around, False)))
+    if len(values) == 1 or not len(kept):
+        return kept
+    bounds = zip(kept[f"min.{column}"].to_pylist(), kept[f"max.{column}"].to_pylist(), strict=True)
+    within = [a is None or b is None or bisect_left(values, a) < bisect_right(values, b) for a, b in bounds]
+    return kept.filter(pa.array(within, pa.bool_()))
 
 
 def values_of(value: Any) -> list[Any]:

@@ -6,16 +6,20 @@ win, and the values of those rows are streamed in the same order.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from feature_store.errors import StoreError
 from feature_store.files import DataFiles, Where, expression
 from feature_store.rows import composite
 
+FEW_FILES = 4  # are read sooner than threads are woken
 BATCH_ROWS = 4096  # 28 MB of 851 float64 values a row
 
 
@@ -60,7 +64,13 @@ class Heads:
         self._dataset = files.dataset(where)
         self._filters = expression(where)
         columns = [*key, "push_id", "row_hash", "withdrawn", *also]
-        scanned = self._dataset.to_table(columns=columns, filter=self._filters)
+        stored = pa.schema([self._dataset.schema.field(name) for name in columns])
+        files_ = len(self._dataset.files)
+        scanned = (
+            self._dataset.to_table(columns=columns, filter=self._filters, use_threads=files_ > FEW_FILES)
+            if files_
+            else stored.empty_table()  # a scan of no file still costs a millisecond
+        )
         positions, sequences = visible(scanned, pushes)
         shown = scanned.take(pa.array(positions))
         winners = latest(composite(shown, key), sequences)
@@ -99,7 +109,54 @@ class Heads:
         if start != self._scanned:
             raise StoreError("A table changed while it was read.", action="Read again.")
 
+    def reader(self, column: str) -> CellReader:
+        """For single cells of ``column`` by their place in ``keys``; only of heads that nothing was filtered from."""
+        assert self._filters is None
+        return CellReader(self._dataset, column, self._positions)
+
     def _check(self, found: pa.RecordBatch, taken: int) -> None:
         expected = self.keys["push_id"].slice(taken, len(found)).combine_chunks()
         if not found.column("push_id").equals(expected.cast(found.column("push_id").type)):
             raise StoreError("A table changed while it was read.", action="Read again.")
+
+
+class CellReader:
+    """Cells of one column of lists, read row group by row group from files that stay open. Thread-safe."""
+
+    def __init__(self, dataset: Any, column: str, positions: np.ndarray) -> None:
+        self._column, self._fragments = column, list(dataset.get_fragments())
+        ends = np.cumsum([fragment.count_rows() for fragment in self._fragments], dtype=np.int64)
+        self._file = np.searchsorted(ends, positions, side="right")
+        self._row = positions - np.append(0, ends)[self._file]
+        self._opened: dict[int, tuple[pq.ParquetFile, np.ndarray, threading.Lock]] = {}
+        self._lock = threading.Lock()
+
+    def cells(self, places: np.ndarray) -> list[np.ndarray | None]:
+        """Of the rows ``places`` of ``keys``, in that order; None where the cell is null."""
+        found: list[np.ndarray | None] = [None] * len(places)
+        groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for at, place in enumerate(places.tolist()):
+            number, row = int(self._file[place]), int(self._row[place])
+            starts = self._file_of(number)[1]
+            group = int(np.searchsorted(starts, row, side="right")) - 1
+            groups.setdefault((number, group), []).append((at, row - int(starts[group])))
+        for (number, group), rows in groups.items():
+            file, _, lock = self._opened[number]
+            with lock:
+                read = file.read_row_group(group, columns=[self._column], use_threads=False)
+            cells = read.column(0).combine_chunks()
+            flat, offsets = cells.values.to_numpy(zero_copy_only=False), cells.offsets.to_numpy()
+            valid = cells.is_valid().to_numpy(zero_copy_only=False)
+            for at, row in rows:
+                if valid[row]:
+                    found[at] = flat[offsets[row] : offsets[row + 1]]
+        return found
+
+    def _file_of(self, number: int) -> tuple[pq.ParquetFile, np.ndarray, threading.Lock]:
+        with self._lock:
+            if number not in self._opened:
+                fragment = self._fragments[number]
+                file = pq.ParquetFile(fragment.filesystem.open_input_file(fragment.path))
+                sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+                self._opened[number] = (file, np.append(0, np.cumsum(sizes)), threading.Lock())
+            return self._opened[number]

@@ -6,7 +6,7 @@ from Arrow's buffers, without passing through Python objects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,31 +54,57 @@ def read_matrix(
     Features count only while the ROI they were cut from is the current one: those of a region that was
     withdrawn, or whose image or mask was replaced, are not there until they have been extracted again.
     """
-    late = _after_surgery(view, cases)
-    current = _current(view, cases, rois)
-    known = _feature_names(view, feature_sets)
-    parts = []
-    for schema in (RADIOMICS, EMBEDDINGS):
-        ids = [name for name in feature_sets if known[name][0] is schema]
-        if ids:
-            parts.append(_Part(view, schema, ids, {i: known[i][1] for i in ids}, cases, rois, late, current))
-    width = sum(part.width for part in parts)
-    values = np.full((len(cases), width), np.nan)
-    start, names, blocks = 0, [], []
-    for part in parts:
-        part.fill(values[:, start : start + part.width])
-        blocks += [slice(start + b.start, start + b.stop) for b in part.blocks]
-        start += part.width
-        names += part.names
-    present = {roi for part in parts for roi in part.rois}
-    return FeatureMatrix(
-        values=values,
-        names=names,
-        blocks=blocks,
-        missing_rois=[str(roi) for roi in rois if roi not in present],
-        refused_rows=sum(part.refused for part in parts),
-        sets={name: len(known[name][1]) for name in feature_sets},
-    )
+    return MatrixPlan(view, cases, feature_sets, rois).read()
+
+
+class MatrixPlan:
+    """Which stored row goes where in the matrix of :func:`read_matrix`; no value has been read yet."""
+
+    def __init__(
+        self,
+        view: Snapshot,
+        cases: Sequence[tuple[str, str, str]],
+        feature_sets: Sequence[str],
+        rois: Sequence[RoiName],
+        placed: bool = False,
+    ) -> None:
+        """With ``placed`` it is known of every row where it is stored, for :meth:`of_case`."""
+        late = _after_surgery(view, cases)
+        current = _current(view, cases, rois)
+        known = _feature_names(view, feature_sets)
+        self._rows, self._wanted = len(cases), rois
+        self._sets = {name: len(known[name][1]) for name in feature_sets}
+        self._parts = []
+        for schema in (RADIOMICS, EMBEDDINGS):
+            ids = [name for name in feature_sets if known[name][0] is schema]
+            if ids:
+                names = {i: known[i][1] for i in ids}
+                self._parts.append(_Part(view, schema, ids, names, cases, rois, late, current, placed))
+
+    def read(self) -> FeatureMatrix:
+        """The matrix."""
+        width = sum(part.width for part in self._parts)
+        values = np.empty((self._rows, width))
+        start, names, blocks = 0, [], []
+        for part in self._parts:
+            part.fill(values[:, start : start + part.width])
+            blocks += [slice(start + b.start, start + b.stop) for b in part.blocks]
+            start += part.width
+            names += part.names
+        present = {roi for part in self._parts for roi in part.rois}
+        return FeatureMatrix(
+            values=values,
+            names=names,
+            blocks=blocks,
+            missing_rois=[str(roi) for roi in self._wanted if roi not in present],
+            refused_rows=sum(part.refused for part in self._parts),
+            sets=self._sets,
+        )
+
+    def of_case(self, case: int) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Names and values of each block that case number ``case`` has."""
+        for part in self._parts:
+            yield from part.of_case(case)
 
 
 class _Part:
@@ -94,9 +120,10 @@ class _Part:
         rois: Sequence[RoiName],
         late: pa.Array,
         current: pa.Array,
+        placed: bool,
     ) -> None:
         kind = schema.key[-1]
-        where = _where(cases, rois) | {kind: list(ids)}
+        where = {} if placed else _where(cases, rois) | {kind: list(ids)}  # a row's place is known in whole files only
         self._heads = view.heads(schema.name, where, also=SOURCE_COLUMNS)
         self._names = [names[name] for name in ids]
         self.width, self.refused = 0, 0
@@ -128,10 +155,35 @@ class _Part:
             self.width += len(full)
             self.blocks.append(slice(self._starts[block], self.width))
         self._lengths = {block: len(self._names[block // len(rois)]) for block in self._starts}
+        if placed:
+            used = np.flatnonzero(self._block >= 0)
+            order = used[np.argsort(self._case[used], kind="stable")]
+            self._of_case = (order, np.searchsorted(self._case[order], np.arange(len(cases) + 1)))
+            self._reader = self._heads.reader("values")
 
-    def fill(self, out: np.ndarray) -> None:
+    def of_case(self, case: int) -> Iterator[tuple[list[str], np.ndarray]]:
         if self._heads is None or not self._starts:
             return
+        order, bounds = self._of_case
+        rows = order[bounds[case] : bounds[case + 1]]
+        for row, cell in zip(rows.tolist(), self._reader.cells(rows), strict=True):
+            block = int(self._block[row])
+            if cell is not None:
+                if len(cell) != self._lengths[block]:
+                    raise _wrong_length()
+                yield self.names[self._starts[block] : self._starts[block] + self._lengths[block]], cell
+
+    def fill(self, out: np.ndarray) -> None:
+        """Into ``out``, which may hold anything; what no row fills is NaN."""
+        filled = np.zeros((len(out), len(self.blocks)), bool)
+        self._fill(out, filled)
+        for number, block in enumerate(self.blocks):  # the rest only: to write the whole matrix twice takes time
+            out[np.flatnonzero(~filled[:, number]), block] = np.nan
+
+    def _fill(self, out: np.ndarray, filled: np.ndarray) -> None:
+        if self._heads is None or not self._starts:
+            return
+        numbers = {block: number for number, block in enumerate(self._starts)}
         row = 0
         for batch in self._heads.batches(["values"]):
             blocks = self._block[row : row + len(batch)]
@@ -145,11 +197,13 @@ class _Part:
                 chosen = cells if len(rows) == len(cells) else cells.take(pa.array(rows))
                 flat = chosen.flatten().to_numpy(zero_copy_only=False)
                 if (np.diff(chosen.offsets.to_numpy()) != length).any():
-                    raise StoreError(
-                        "A row of values does not have its feature set's length.",
-                        action="Extract those cases again.",
-                    )
+                    raise _wrong_length()
                 out[cases[rows], start : start + length] = flat.reshape(len(rows), length)
+                filled[cases[rows], numbers[block]] = True
+
+
+def _wrong_length() -> StoreError:
+    return StoreError("A row of values does not have its feature set's length.", action="Extract those cases again.")
 
 
 def _where(cases: Sequence[tuple[str, str, str]], rois: Sequence[RoiName]) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.blobs import Blobs
-from feature_store.delta import SORTED_FILE_BYTES, DeltaLog
+from feature_store.delta import DeltaLog
 from feature_store.push_log import PushLog
 
 Progress = Callable[[str, float], None]
@@ -95,14 +95,7 @@ def _push_ids(log: DeltaLog) -> list[str]:
 def _optimize_table(log: DeltaLog, dead: list[str], settings: OptimizeSettings) -> OptimizedTable:
     before = log.files()
     removed = log.remove_pushes(dead) if dead else 0
-    files = log.files()
-    if files is not None:
-        for site, (count, size) in files.by_site().items():
-            if count > size // SORTED_FILE_BYTES + settings.files_too_many:
-                if "patient_id" in log.schema.column_names:
-                    log.sort(site, "patient_id")
-                else:
-                    log.compact()
+    log.tidy(settings.files_too_many)
     deleted = log.vacuum(settings.keep_files_hours)
     after = log.files()
     return OptimizedTable(

@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from feature_store.delta import DeltaLog, TransactionTaken
 from feature_store.errors import StoreError
+from feature_store.heads import FEW_FILES
 from feature_store.rows import row_hashes
 from feature_store.schemas import PUSHES
 from feature_store.software import software_version
@@ -43,11 +45,10 @@ class PushLog:
             files = self._log.files()
             if files is not None:
                 last = len(self._rows)
-                new = (
-                    files.dataset(above=("sequence", last))
-                    .to_table(filter=pads.field("sequence") > last)
-                    .sort_by("sequence")
-                )
+                newer = files.dataset(above=("sequence", last))
+                few = len(newer.files) <= FEW_FILES
+                new = newer.to_table(filter=pads.field("sequence") > last, use_threads=not few).sort_by("sequence")
+                new = _once(new)
                 if new["sequence"].to_pylist() != list(range(last + 1, last + len(new) + 1)):
                     raise StoreError(
                         "The sequence of pushes has a gap.", action="Restore the table pushes from a backup."
@@ -116,7 +117,7 @@ class PushLog:
                     raise
                 return found
             if number % COMPACT_EVERY == 0:
-                self._log.compact()
+                self._log.tidy(1)
             return number
         raise StoreError("Other writers kept this push waiting too long.", action="Send the push again.")
 
@@ -124,6 +125,13 @@ class PushLog:
         rows = self.rows()
         index = pc.index(rows["push_id"], push_id).as_py()
         return None if index < 0 else index + 1
+
+
+def _once(rows: pa.Table) -> pa.Table:
+    """Sorted rows without those that stand there twice: the library lets two compactions of the same files through."""
+    numbers, names = np.asarray(rows["sequence"]), rows["push_id"].to_numpy()
+    again = np.append([False], (numbers[1:] == numbers[:-1]) & (names[1:] == names[:-1]))[: len(rows)]
+    return rows.filter(pa.array(~again)) if again.any() else rows
 
 
 def given_up(rows: pa.Table) -> set[str]:

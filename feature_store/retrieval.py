@@ -15,6 +15,7 @@ import pandas as pd
 
 from feature_store.cohorts import MEMBER_COLUMNS, Cohort, load_cohort
 from feature_store.errors import NotFound, UsageError
+from feature_store.files import Where
 from feature_store.matrix import read_matrix
 from feature_store.schemas import TABLES
 from feature_store.snapshot import Snapshot
@@ -29,7 +30,8 @@ class TrainingTable:
     """``patients`` (site, patient_id, case_id, partition, outcome) and ``features`` (float64) row by row.
 
     ``sources`` says where it came from: cohort, version, as_of, rule, feature sets, ROIs nobody has, how
-    many rows were refused because their image was made after the surgery, and encoders tuned in sample.
+    many rows were refused because their image was made after the surgery, encoders tuned in sample, and the
+    erasures that took members out of the cohort (empty: the table is, bit for bit, the one it was).
     """
 
     patients: pd.DataFrame
@@ -81,6 +83,7 @@ def training_table(
             "missing_rois": matrix.missing_rois,
             "refused_rows": matrix.refused_rows,
             "in_sample": tuned,
+            "erased_by": list(frozen.erased),
         },
     )
 
@@ -143,17 +146,28 @@ def patient_features(
     Only ROIs that have values are there (NaN where one of their features is undefined).
     Raises NotFound where the site has no such patient.
     """
-    heads = snapshot.heads("cases", {"site": site, "patient_id": patient_id})
-    if heads is None or not len(heads.keys):
+    cases = newest_cases(snapshot, {"site": site, "patient_id": patient_id})
+    if not cases:
         raise NotFound("There is no such patient.", action="Send the case first.")
-    newest = max(heads.keys.to_pylist(), key=lambda row: (row["push_sequence"], row["case_id"]))
-    matrix = read_matrix(snapshot, [(site, patient_id, newest["case_id"])], feature_sets, rois)
+    matrix = read_matrix(snapshot, cases, feature_sets, rois)
     found: dict[str, float] = {}
     for block in matrix.blocks:
         values = matrix.values[0, block]
         if not np.isnan(values).all():
             found.update(zip(matrix.names[block], values.tolist(), strict=True))
     return found
+
+
+def newest_cases(snapshot: Snapshot, where: Where | None = None) -> list[tuple[str, str, str]]:
+    """Site, patient_id and case_id of every patient, with the case that came last."""
+    heads = snapshot.heads("cases", where)
+    found: dict[tuple[str, str], tuple[int, str]] = {}
+    columns = ("site", "patient_id", "case_id", "push_sequence")
+    rows = [] if heads is None else zip(*(heads.keys[name].to_pylist() for name in columns), strict=True)
+    for site, patient_id, case_id, sequence in rows:
+        last = (sequence, case_id)
+        found[site, patient_id] = max(last, found.get((site, patient_id), last))
+    return [(*patient, case_id) for patient, (_, case_id) in found.items()]
 
 
 def _fit_members(
