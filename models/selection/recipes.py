@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from feature_store.errors import FeatureTableError
 from models.selection.correlation import uncorrelated
 from models.selection.lasso import LambdaRule, fit_lasso
 from models.selection.matrix import FeatureMatrix
-from models.selection.scaling import Scaling, Usable, robust_scaling, usable_columns, z_scaling
+from models.selection.scaling import HEAVY, Scaling, Usable, robust_scaling, usable_columns, z_scaling
 from models.selection.selector import SelectionTrace, Selector
 
 Floats = NDArray[np.float64]
@@ -54,6 +55,8 @@ class RadRecipe:
         chosen = kept[lasso.coefficients != 0]
         names = tuple(matrix.names[i] for i in usable.columns)
         notes = ["No column passed the F-test; the smallest p went on."] if none_passed else []
+        heavy = scaling.take(kept).heavy_tailed(matrix.values[:, usable.columns[kept]])
+        notes.extend(_heavy_tails([names[i] for i in kept], heavy, lasso.coefficients != 0))
         counts = {**_counts(matrix, usable), "f_test": len(tested), "correlation": len(kept), "lasso": len(chosen)}
         return _selector(
             "rad",
@@ -139,6 +142,23 @@ def _usable(matrix: FeatureMatrix) -> Usable:
     return usable
 
 
+def _heavy_tails(names: list[str], heavy: NDArray[np.bool_], selected: NDArray[np.bool_]) -> list[str]:
+    """A sentence on the candidates that had to be clipped, those that were selected by name."""
+    if not heavy.any():
+        return []
+    chosen = [name for name, told in zip(names, heavy & selected, strict=True) if told]
+    among = f"selected among them: {_listed(chosen)}" if chosen else "none of them was selected"
+    return [
+        f"{int(heavy.sum())} of {len(names)} candidate columns are heavy-tailed (standard deviation over {HEAVY:g} "
+        f"quartile ranges) and were clipped; {among}."
+    ]
+
+
+def _listed(names: Sequence[str], limit: int = 10) -> str:
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def _counts(matrix: FeatureMatrix, usable: Usable) -> dict[str, int]:
     return {
         "given": len(matrix.names),
@@ -162,9 +182,9 @@ def _selector(
     if lasso.fallback:
         notes.append("The best penalty left no feature; the largest penalty with one was taken.")
     if len(outputs) == 1:
-        notes.append("One feature was selected: the signature rests on it alone.")
+        notes.append(f"One feature was selected, {outputs[0]}: the signature rests on it alone.")
     if lasso.at_edge:
-        notes.append("The penalty is the smallest of its grid.")
+        notes.append(f"The penalty, λ = {lasso.lambda_:.2g}, is the smallest of its grid: a smaller one may be better.")
     coefficients = lasso.coefficients[lasso.coefficients != 0]
     if not len(coefficients):
         raise FeatureTableError(

@@ -208,6 +208,26 @@ def test_principal_components_have_unit_variance_either_way_round() -> None:
         np.testing.assert_allclose(scores.T @ scores / n, np.eye(8), atol=1e-8)
 
 
+def test_what_a_reader_must_know_of_a_selection_is_said_by_name() -> None:
+    rng = np.random.default_rng(10)
+    y = np.arange(60) % 2
+    lone = FeatureMatrix(("alone",), (y + rng.normal(size=60))[:, None])
+    selector = RadRecipe().fit(lone, y, seed=0)
+    assert selector.trace is not None
+    assert any("One feature was selected, alone" in note for note in selector.trace.notes)
+    assert any(f"λ = {selector.lambda_:.2g}" in note for note in selector.trace.notes) is selector.trace.lasso.at_edge
+    x = rng.standard_t(1.2, size=(60, 6)) ** 3 * 1e6
+    x[:, 0] += 3e6 * y
+    tails = RadRecipe(alpha=0.999).fit(FeatureMatrix(tuple("abcdef"), x), y, seed=0)
+    assert tails.trace is not None
+    (note,) = [note for note in tails.trace.notes if "heavy-tailed" in note]
+    assert tails.names
+    assert all(name in note.partition("selected among them: ")[2] for name in tails.names)
+    z = robust_scaling(x, 3.5)
+    assert z.heavy_tailed(x).all()
+    assert not z.heavy_tailed(np.clip(x, z.centre - z.scale, z.centre + z.scale)).any()
+
+
 def test_column_order_does_not_matter() -> None:
     rng = np.random.default_rng(9)
     frame = pd.DataFrame(blocks(60, 40, 9), columns=[f"f{i}" for i in range(40)])
