@@ -232,13 +232,18 @@ def fast_score(classifier: str, estimator: Any, x: Floats) -> Floats:
 def grid_scores(
     points: Sequence[Configuration], x: Floats, y: Outcome, x_new: Floats, seed: int
 ) -> tuple[Floats, dict[int, str]]:
-    """Scores (len(points), m) of each grid point fitted on ``x`` (n, d) for the rows of ``x_new`` (m, d).
+    """Scores (len(points), m) of each grid point fitted on ``x`` (n, d) for the rows of ``x_new`` (m, d), centred.
+
+    From each score its mean over the fitted patients is taken: models of different folds are compared by what they
+    say of a patient, not by their intercepts. (A support vector machine with a small C has margins within a hair of
+    −1 or of 1, by which class was the larger; such a fold number would pass for a score.)
 
     A point whose fit raises has NaN scores, and its reason in the dictionary under its index. Points that
     differ in boosting rounds or trees only are one fit.
     """
     scores = np.full((len(points), len(x_new)), np.nan)
     failed: dict[int, str] = {}
+    both = np.vstack([x, x_new])
     for key, group in groupby(range(len(points)), key=lambda i: _fit_key(points[i])):
         members = list(group)
         family = FAMILIES[key[0]]
@@ -246,9 +251,10 @@ def grid_scores(
             if family.staged:
                 rounds = [int(points[i].params[family.staged]) for i in members]
                 longest = fit(points[members[int(np.argmax(rounds))]], x, y, seed)
-                scores[members] = _staged_scores(key[0], longest, x_new, rounds)
+                raw = _staged_scores(key[0], longest, both, rounds)
             else:
-                scores[members[0]] = fast_score(key[0], fit(points[members[0]], x, y, seed), x_new)
+                raw = fast_score(key[0], fit(points[members[0]], x, y, seed), both)[None, :]
+            scores[members] = raw[:, len(x) :] - raw[:, : len(x)].mean(axis=1, keepdims=True)
         except Exception as error:  # a library's failure is a result here: reported, and the others go on
             failed.update(dict.fromkeys(members, f"{type(error).__name__}: {error}"))
     for i in np.flatnonzero(~np.isfinite(scores).all(axis=1)):

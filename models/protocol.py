@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifiers import Configuration, configurations, fit
+from models.classifiers import Configuration, configurations, fast_score, fit
 from models.clinical import select_clinical
 from models.clinical_columns import ClinicalColumns
 from models.combined import CombinedSignature, StackSource
 from models.crossfit import CrossFit, Plan, crossfit
 from models.evaluation.thresholds import harm_ratio_threshold, youden_threshold
-from models.scale import fit_calibration, probability
+from models.scale import fit_calibration, probability, uncentred
 from models.selection.matrix import FeatureMatrix
 from models.selection.recipes import DeepRecipe, RadRecipe, Recipe
 from models.signature import AnySignature, Head, Signature
@@ -184,12 +184,11 @@ def _develop_combined(
 def _head(validated: CrossFit, x: Floats, plan: Plan, settings: StudySettings) -> tuple[Head, Floats]:
     calibration = fit_calibration(validated.logits, plan.y)
     estimator = fit(validated.chosen, x, plan.y, plan.seed)
-    head = Head(
-        validated.chosen, estimator, validated.scale, calibration, 0.5, harm_ratio_threshold(settings.harm_ratio)
-    )
-    out_of_fold = head.probability(validated.logits)
+    scale = uncentred(validated.scale, float(fast_score(validated.chosen.classifier, estimator, x).mean()))
+    out_of_fold = probability(calibration(validated.logits))
     threshold = youden_threshold(plan.y, out_of_fold)
-    return Head(validated.chosen, estimator, validated.scale, calibration, threshold, head.harm_threshold), out_of_fold
+    declared = harm_ratio_threshold(settings.harm_ratio)
+    return Head(validated.chosen, estimator, scale, calibration, threshold, declared), out_of_fold
 
 
 def _nested_high(validated: CrossFit, plan: Plan) -> NDArray[np.bool_]:

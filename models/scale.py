@@ -29,6 +29,11 @@ class Scale:
         return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
 
 
+def uncentred(scale: Scale, centre: float) -> Scale:
+    """The scale of scores that a final model gives, from that of centred ones; ``centre``: its mean in training."""
+    return Scale(scale.slope, scale.intercept - scale.slope * centre, scale.flat)
+
+
 def fit_scale(scores: Floats, y: Outcome) -> Scale:
     """Log-odds *beyond* those of the prevalence of these patients; ``scores`` (n,) out of fold, ``y`` (n,).
 

@@ -55,7 +55,9 @@ def test_equals_nested_cross_validation_done_the_long_way(training: TrainingPati
         if key not in inputs:
             inputs[key] = source.inputs(np.flatnonzero(fitted_on), np.flatnonzero(scored), y, 0)
         x, x_new = inputs[key]
-        return fast_score(point.classifier, fit(point, x, y[fitted_on], 0), x_new)
+        estimator = fit(point, x, y[fitted_on], 0)
+        own = fast_score(point.classifier, estimator, x).mean()
+        return fast_score(point.classifier, estimator, x_new) - own
 
     logits = np.empty(len(y))
     for o in range(4):
@@ -157,6 +159,17 @@ def test_scales_keep_the_ranking_even_where_it_is_wrong_by_chance() -> None:
     assert not informative.flat
     calibration = fit_calibration(scale(scores), y)
     assert calibration.slope > 0
+
+
+def test_a_small_penalty_parameter_does_not_make_the_fold_a_score() -> None:
+    """Margins of a support vector machine with a tiny C differ between folds by 2, and between patients by 1e-4."""
+    rng = np.random.default_rng(2)
+    y = np.repeat([1, 0], [31, 33])
+    x = rng.normal(size=(64, 4)) + 0.8 * y[:, None]
+    tiny = (Configuration("linear_svm", {"C": 1e-5}),)
+    found = crossfit(replace(plan_of(y), points=tiny), Plain(x))
+    assert found.nested_auc > 0.85
+    assert not found.scale.flat
 
 
 def test_a_scale_carries_no_prevalence() -> None:
