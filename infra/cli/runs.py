@@ -14,6 +14,7 @@ from infra.cli.studies import (
     Icc,
     MaxCv,
     MinIcc,
+    Pdf,
     RobustnessFile,
     Unmeasured,
     robustness_settings,
@@ -132,9 +133,14 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder the report is written to; files of it are replaced.")] = Path(
         "report"
     ),
+    pdf: Pdf = False,
 ) -> None:
     """Write a run's report: report.html, metrics.json, predictions.parquet and the figures."""
     files = session.house().training.write_report_files(run_id, out)
+    if pdf:
+        from models.report.pdf import write_pdf
+
+        files.append(write_pdf(out / "report.html"))
     session.result({"run_id": run_id, "files": [str(path) for path in files]}, f"Report: {out / 'report.html'}")
 
 

@@ -25,6 +25,9 @@ Unmeasured = Annotated[
 Table = Annotated[Path | None, typer.Option(help="CSV or Parquet, one row a patient, with patient_id.")]
 
 
+Pdf = Annotated[bool, typer.Option("--pdf", help="Write report.pdf as well.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     command(app, "study", example="asdeg study --radiomics rad.parquet --outcome outcome.csv --out results")(study)
@@ -47,6 +50,7 @@ def study(
     permutations: Annotated[int | None, typer.Option(min=0, help="Permuted-outcome runs.  [default: 20]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.  [default: 0]")] = None,
     grid: Annotated[Literal["quick", "standard"] | None, typer.Option(help="Grids.  [default: standard]")] = None,
+    pdf: Pdf = False,
 ) -> None:
     """Run the study's whole protocol on feature tables.
 
@@ -73,6 +77,10 @@ def study(
     with session.progress("study") as progress:
         result = run_study(tables, chosen, progress)
     report = write_report(result, out, "ASDeg study")
+    if pdf:
+        from models.report.pdf import write_pdf
+
+        write_pdf(report)
     if session.as_json:
         session.json(result.metrics)
         return

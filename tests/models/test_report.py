@@ -1,9 +1,11 @@
 """The report on a made-up study: everything is there, nothing points outside, what is missing is left out."""
 
 import json
+import os
 import re
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,14 @@ from pydantic import BaseModel
 from scipy.special import expit
 from sklearn.linear_model import lasso_path
 
+from feature_store.errors import NotReady
 from feature_store.vocabulary import PAPER_ROIS, RESEARCH_USE
 from models.baseline import baseline_table
 from models.evaluation.auc import auc, delong_paired
 from models.evaluation.cohort_metrics import cohort_metrics
 from models.recommendation import recommend
 from models.report.headline import warnings_of
+from models.report.pdf import write_pdf
 from models.report.render import write_report
 from models.study import run_study
 from tests.models.study_fixtures import small_settings, small_tables
@@ -399,3 +403,16 @@ def test_what_the_protocol_hands_over_is_what_the_report_reads(tmp_path):
     assert "PHANTOM" not in text
     assert result.settings.hash() in text
     assert f"{result.metrics['baselines']['clinical']['training']['nested_auc']:.3f} nested" in text
+
+
+def test_the_page_is_printed_as_a_pdf(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("<h1>A report</h1><svg width='40' height='20'><rect width='40' height='20'/></svg>", "utf-8")
+    try:
+        pdf = write_pdf(page)
+    except NotReady as lacking:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(lacking))
+    assert pdf.name == "report.pdf"
+    assert pdf.read_bytes().startswith(b"%PDF-")
