@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import infra.cli
 from models.selection.robustness import COLUMNS, read_robustness
 from pipelines.phantom import write_phantom_cohort
 from pipelines.radiomics.perturbation import PerturbationSettings, RoiVersions
+from pipelines.ray_session import ray_session
 
 pytestmark = pytest.mark.cores
 
@@ -45,7 +47,14 @@ def draw_again(folder: Path, version: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ray_running() -> Iterator[None]:
+    """One Ray for all commands here: each uses the connection it finds, and leaves it."""
+    with ray_session(cpus=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def store(ray_running: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Phantoms' sagittal T2 images with the masks of two more readers, ingested and extracted by command."""
     folder = tmp_path_factory.mktemp("robust")
     for case in write_phantom_cohort(folder / "cohort", patients=PATIENTS, sites=1).cases:

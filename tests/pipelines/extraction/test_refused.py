@@ -14,8 +14,6 @@ from pipelines.extraction.plan import ExtractionPlan, ExtractionSettings, plan_e
 from pipelines.extraction.run import extract
 from tests.pipelines.extraction.extraction_store import add_series
 
-pytestmark = pytest.mark.cores
-
 RADIOMICS = ExtractionSettings(encoder=None, rois="every")
 REASON = "FlatRegion: nine tenths of its voxels hold the same value, 7: it has no texture."
 

@@ -254,7 +254,7 @@ RANDOM_SETS = [
 ]
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     shape=st.tuples(*[st.integers(2, 9)] * 3),
     kind=st.sampled_from(["int16", "uint8", "float32", "float64"]),
