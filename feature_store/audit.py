@@ -16,7 +16,7 @@ import json
 import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +25,7 @@ from sqlalchemy.engine import Connection
 
 from feature_store.control import ControlDatabase, Credential
 from feature_store.control_tables import AuditRow
-from feature_store.errors import AuditBroken, UsageError
+from feature_store.errors import AuditBroken, PatientErased, UsageError
 
 START = "0" * 64
 READ_ROWS = 2000
@@ -165,6 +165,8 @@ class AuditLog:
 def _append(connection: Connection, by: Credential, acts: Sequence[Act]) -> Head:
     head = _head(connection)
     for act in acts:
+        if act.outcome == PatientErased.__name__:  # whom the refused push was about is not kept either
+            act = replace(act, patient_id=None, case_id=None)
         about = act.patient_id is not None or act.case_id is not None
         salt = secrets.token_hex(16) if about else None
         row: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """A backup is a store: every committed push of this one, with its number, at another address.
 
-Made again it takes only what is new. A restore is the same copy the other way, into a place without a store.
+Made again it takes only what is new; who was erased in the store meanwhile is then erased in the copy. A restore
+is the same copy the other way, into a place without a store.
 What copies may be killed at any instant and run again; the copy shows whole pushes only, as any store does.
 """
 
@@ -16,6 +17,7 @@ import pyarrow.dataset as pads
 
 from feature_store.blobs import SUFFIXES
 from feature_store.delta import DeltaLog
+from feature_store.erasure import carry_over
 from feature_store.errors import Conflict
 from feature_store.store import FeatureStore
 
@@ -32,6 +34,8 @@ class BackupReport:
     rows: int
     blobs: int
     sequence: int
+    erased: int
+    """Patients who were in the copy and had been erased in the store."""
 
 
 def backup(source: FeatureStore, target: FeatureStore, progress: Progress | None = None) -> BackupReport:
@@ -56,7 +60,8 @@ def backup(source: FeatureStore, target: FeatureStore, progress: Progress | None
         blobs += _copy_blobs(source, target, kind)
     if len(new):
         target.take_pushes(new)
-    return BackupReport(pushes=len(new), rows=rows, blobs=blobs, sequence=len(pushes))
+    erased = carry_over(target)
+    return BackupReport(pushes=len(new), rows=rows, blobs=blobs, sequence=len(pushes), erased=len(erased))
 
 
 def _copy_rows(source: DeltaLog, target: DeltaLog, wanted: pa.ChunkedArray, there: pa.ChunkedArray) -> int:

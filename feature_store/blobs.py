@@ -91,6 +91,32 @@ class Blobs:
             part.replace(cached)
         return cached
 
+    def written_at(self, kind: str, name: str) -> float | None:
+        """When (seconds since 1970) the blob was put; None where there is none."""
+        info = self._files().get_file_info(_path(kind, name))
+        return None if info.type != pafs.FileType.File else info.mtime_ns / 1e9
+
+    def remove(self, kind: str, name: str) -> bool:
+        """Delete a blob, and this machine's copies of it; whether there was one. Only erasure does that."""
+        inside = _path(kind, name)
+        for cached in (self._cache() / inside).parent.glob(f"{name}*"):
+            cached.unlink(missing_ok=True)
+        if not self.has(kind, name):
+            return False
+        with contextlib.suppress(FileNotFoundError):  # another erasure was here
+            self._files().delete_file(inside)
+        return True
+
+    def sweep_cache(self) -> int:
+        """Delete this machine's copies of blobs that the store no longer has; returns how many."""
+        swept = 0
+        for kind in SUFFIXES:
+            for cached in (self._cache() / kind).glob("*/*"):
+                if not self.has(kind, cached.name.partition(".")[0]):
+                    cached.unlink(missing_ok=True)
+                    swept += 1
+        return swept
+
     def sweep_unfinished(self, hours: float) -> int:
         """Delete what writers that were killed left half written, ``hours`` ago or earlier; returns how many.
 

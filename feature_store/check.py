@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.blobs import Blobs
+from feature_store.erasures import Erased, Erasure, erasures, expected_rows
 from feature_store.errors import AsdegError, StoreError, UsageError
 from feature_store.rows import composite, count_broken, row_hashes, withdrawal_hashes
 from feature_store.schemas import TABLES, TableSchema
@@ -52,9 +53,10 @@ class Promise:
 def check(snapshot: Snapshot, blobs: Blobs, verify: Verify | None = None) -> Iterator[Promise]:
     """Look at everything, promise by promise. With ``verify`` every blob is read as well (slow)."""
     yield from _pushes(snapshot)
+    known = erasures(snapshot)
     for schema in TABLES.values():
         if schema.name != "pushes" and snapshot.files(schema.name) is not None:
-            yield from _table(snapshot, schema)
+            yield from _table(snapshot, schema, known)
     for table, column, target, length in REFERENCES:
         yield from _reference(snapshot, table, column, target, length)
     yield from _kept(snapshot, blobs, verify)
@@ -73,17 +75,19 @@ def _pushes(snapshot: Snapshot) -> Iterator[Promise]:
     yield Promise("a push is committed once", "pushes", len(rows), repeated)
 
 
-def _table(snapshot: Snapshot, schema: TableSchema) -> Iterator[Promise]:
+def _table(snapshot: Snapshot, schema: TableSchema, known: list[Erasure]) -> Iterator[Promise]:
     """Rules, hashes and wholeness of one table, in one pass over its committed rows."""
     files = snapshot.files(schema.name)
     assert files is not None
     committed = snapshot.pushes["push_id"]
     rules: Counter[str] = Counter()
-    rows = changed = 0
+    rows = changed = left = 0
     found: dict[str, set[str]] = {}
+    finished = Erased([erasure for erasure in known if erasure.state == "finished"])
     try:
         for batch in files.dataset().scanner(batch_size=2048).to_batches():
             table = pa.Table.from_batches([batch])
+            left += int(finished.mask(table).sum())
             shown = table.filter(pc.is_in(table["push_id"], value_set=committed))
             rows += len(shown)
             rules.update(count_broken(schema, shown))
@@ -100,12 +104,13 @@ def _table(snapshot: Snapshot, schema: TableSchema) -> Iterator[Promise]:
         ) from error
     yield Promise("rows keep the schema's rules", schema.name, rows, sum(rules.values()))
     yield Promise("rows have the hash they were written with", schema.name, rows, changed)
-    said = {
-        row["push_id"]: json.loads(row["tables"]).get(schema.name, 0)
-        for row in snapshot.pushes.select(["push_id", "tables"]).to_pylist()
-    }
-    torn = sum(len(found.get(push_id, ())) != count for push_id, count in said.items())
-    yield Promise("a push is whole", schema.name, len(said), torn)
+    torn = 0
+    for push in snapshot.pushes.select(["push_id", "kind", "tables"]).to_pylist():
+        count = json.loads(push["tables"]).get(schema.name, 0)
+        torn += len(found.get(push["push_id"], ())) not in expected_rows(schema.name, push, count, known)
+    yield Promise("a push is whole", schema.name, len(snapshot.pushes), torn)
+    if known and "patient_id" in schema.column_names:
+        yield Promise("no row is of an erased patient", schema.name, rows, left)
 
 
 def _reference(

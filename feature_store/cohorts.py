@@ -19,6 +19,7 @@ from feature_store.labels import rule_name
 from feature_store.partitions import Patient, assign
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
+from feature_store.touched import touched_cohorts
 
 MEMBER_COLUMNS = ["site", "patient_id", "case_id", "partition", "outcome"]
 PREDICTORS = ("cases", "series", "rois", "clinical", "radiomics", "embeddings")
@@ -27,7 +28,10 @@ TRIES = 20
 
 @dataclass(frozen=True)
 class Cohort:
-    """``members``: MEMBER_COLUMNS, sorted by site and patient. ``flow``: counted reasons (empty when loaded)."""
+    """``members``: MEMBER_COLUMNS, sorted by site and patient. ``flow``: counted reasons (empty when loaded).
+
+    ``erased``: erasures that took members out after it was frozen; its tables are no longer what they were.
+    """
 
     name: str
     version: int
@@ -35,6 +39,7 @@ class Cohort:
     rule: str
     members: pd.DataFrame
     flow: dict[str, int]
+    erased: tuple[str, ...] = ()
 
 
 def freeze_cohort(store: FeatureStore, settings: CohortSettings) -> Cohort:
@@ -70,6 +75,7 @@ def load_cohort(snapshot: Snapshot, name: str, version: int | None = None) -> Co
         rule=str(rows["rule"].iloc[0]),
         members=_sorted(rows),
         flow={},
+        erased=tuple(touched_cohorts(snapshot).get(f"{name} v{version}", ())),
     )
 
 
@@ -106,7 +112,8 @@ def _freeze(store: FeatureStore, snapshot: Snapshot, settings: CohortSettings) -
         latest = load_cohort(snapshot, settings.name)
     except NotFound:
         latest = None
-    if latest is not None and latest.rule == rule and latest.members.equals(members) and _current(snapshot, latest):
+    same = latest is not None and latest.rule == rule and not latest.erased and latest.members.equals(members)
+    if latest is not None and same and _current(snapshot, latest):
         return Cohort(latest.name, latest.version, latest.as_of, rule, members, dict(flow))
     version = 1 if latest is None else latest.version + 1
     fixed = {"cohort": settings.name, "version": version, "rule": rule, "as_of": snapshot.sequence}

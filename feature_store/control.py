@@ -251,6 +251,17 @@ class ControlDatabase:
                 connection.exec_driver_sql("ROLLBACK")
                 raise
 
+    def wipe(self) -> None:
+        """Overwrite what deleted rows left in the files. PostgreSQL's own log and backups are beyond reach."""
+        with _translated(), self._engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            if connection.dialect.name == "postgresql":
+                for table in Base.metadata.sorted_tables:
+                    connection.exec_driver_sql(f"VACUUM FULL {table.name}")
+                return
+            connection.exec_driver_sql("VACUUM")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def _migrate(self) -> None:
         """Bring the tables to this version (:mod:`feature_store.migrations`)."""
         for attempt in range(5):

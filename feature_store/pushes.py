@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.delta import DeltaLog
-from feature_store.errors import Conflict
+from feature_store.erasures import KIND, Erased, erased, recorded, refused
+from feature_store.errors import Conflict, UsageError
 from feature_store.files import Where
 from feature_store.push_log import PushLog
 from feature_store.rows import RejectedRow, Rows, check_rows, composite, row_hashes, withdrawal_hashes
@@ -34,6 +35,12 @@ from feature_store.snapshot import Snapshot, table_schema
 PARALLEL_APPENDS = 4
 PATIENTS_BY_NAME = 2000  # a push of more is compared with all of its sites' rows
 
+
+FIXED = {
+    "feature_sets": ("settings", "feature_names"),
+    "encoders": ("settings", "checkpoint_hash", "dimension"),
+}
+"""Columns that say what a key stands for: values are stored under it, so they never change."""
 
 Guard: TypeAlias = Collection[str] | Mapping[str, Where | None]
 """Tables (or of each, the keys that matter) that must not have changed for a push to go through."""
@@ -87,6 +94,8 @@ class Pusher:
     def __init__(self, logs: Mapping[str, DeltaLog], push_log: PushLog) -> None:
         self._logs = logs
         self._push_log = push_log
+        self._erased: tuple[int, Erased] = (0, Erased())
+        self._near = all(log.near for log in logs.values())
 
     def push(
         self,
@@ -99,16 +108,20 @@ class Pusher:
     ) -> PushReceipt:
         """See :meth:`feature_store.store.FeatureStore.push`."""
         before = self._snapshot()
+        erased_before = self._erased_of(before.pushes)
         parts, rejected = [], []
         for name, rows in tables.items():
             schema = table_schema(name)
-            valid, bad = check_rows(schema, rows)
+            valid, bad = check_rows(schema, rows, None if kind == KIND else erased_before.mask)
             rejected += bad
             valid = valid.append_column("row_hash", row_hashes(schema, valid))
             parts.append(_Part(schema, valid, composite(valid, schema.key), np.zeros(len(valid), bool)))
         for name, keys in (withdraw or {}).items():
             if gone := _withdrawals(before, table_schema(name), keys):
                 parts.append(gone)
+        if any(row.rule == "erased" for row in rejected) and not any(len(part.rows) for part in parts):
+            raise refused()
+        _refuse_other_meaning(parts, before)
         push_id = f"{time_ns():016x}{uuid.uuid4().hex[:16]}"
         new = [part.stale(before) for part in parts]
         sequence = None
@@ -120,7 +133,11 @@ class Pusher:
                 nonlocal seen
                 since_read = pushes.slice(seen)
                 self._refuse(pushes, before.sequence if since is None else since, unless_changed)
+                if kind != KIND and (erased := self._erased_of(pushes)) is not erased_before:
+                    self._refuse_erased(parts, erased, push_id)
                 touched = _tables(since_read)
+                if touched & set(FIXED):
+                    _refuse_other_meaning(parts, Snapshot(self._logs, pushes))
                 self._append(parts, [self._again(p, touched, pushes) for p in parts], push_id)
                 seen = len(pushes)
                 return json.dumps({name: n for name, n in _counts(parts, lambda part: part.written).items() if n})
@@ -137,6 +154,21 @@ class Pusher:
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self._logs, self._push_log.rows())
+
+    def _erased_of(self, pushes: pa.Table) -> Erased:
+        """Who may not be pushed, read again only when somebody was erased since."""
+        count = recorded(pushes)
+        if count != self._erased[0]:
+            self._erased = (count, erased(Snapshot(self._logs, pushes)))
+        return self._erased[1]
+
+    def _refuse_erased(self, parts: list[_Part], erased: Erased, push_id: str) -> None:
+        """Give the push up where it has a patient who was erased while it was under way, and take its rows back."""
+        if any(erased.mask(part.rows).any() for part in parts):
+            for part in parts:
+                if part.written.any():
+                    self._logs[part.schema.name].remove_pushes([push_id])
+            raise refused()
 
     def _again(self, part: _Part, touched: set[str], pushes: pa.Table) -> np.ndarray:
         if part.schema.name not in touched:
@@ -162,14 +194,31 @@ class Pusher:
                 rows = rows.select(arrow.names).cast(arrow)
                 log = self._logs[part.schema.name]
                 jobs.append(lambda log=log, rows=rows: log.append(rows))  # type: ignore[misc]
-        if len(jobs) == 1:
-            jobs[0]()
+        if len(jobs) == 1 or self._near:
+            for job in jobs:
+                job()
         elif jobs:
             with ThreadPoolExecutor(min(PARALLEL_APPENDS, len(jobs))) as pool:
                 for done in [pool.submit(job) for job in jobs]:
                     done.result()
         for part, mask in zip(parts, masks, strict=True):
             part.written |= mask
+
+
+def _refuse_other_meaning(parts: Sequence[_Part], view: Snapshot) -> None:
+    """Raise UsageError where a key would stand for something else than it does in ``view``."""
+    for part in parts:
+        columns = FIXED.get(part.schema.name, ())
+        if not columns or part.withdrawn.any():
+            continue
+        (key,) = part.schema.key
+        rows = {row[key]: row for row in part.rows.select([key, *columns]).to_pylist()}
+        for there in view.table(part.schema.name, [key, *columns], {key: list(rows)}).to_pylist():
+            if there != rows[there[key]]:
+                raise UsageError(
+                    f"{there[key]} is in {part.schema.name} already, with another meaning.",
+                    action="A changed setting or list of features is a new one: give it a name of its own.",
+                )
 
 
 def _neighbourhood(schema: TableSchema, rows: pa.Table) -> dict[str, list[object]]:

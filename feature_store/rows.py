@@ -34,11 +34,14 @@ class RejectedRow:
     message: str
 
 
-def check_rows(schema: TableSchema, rows: Rows) -> tuple[pa.Table, list[RejectedRow]]:
+def check_rows(
+    schema: TableSchema, rows: Rows, refuse: Callable[[pa.Table], np.ndarray] | None = None
+) -> tuple[pa.Table, list[RejectedRow]]:
     """Split ``rows`` into those that keep every rule (declared columns, declared types) and the rejected.
 
     A column that is absent is null; rules are ``type``, ``required``, ``not_empty``, ``finite``, ``range``,
-    ``allowed`` and ``unique`` (two rows of one push cannot be revisions of one key; the first one stays).
+    ``allowed`` and ``unique`` (two rows of one push cannot be revisions of one key; the first one stays), and
+    ``erased`` for those that ``refuse`` marks as an erased patient's.
     Raises SchemaError for a column the table does not have, or a required one that no row has.
     """
     _check_columns(schema, rows)
@@ -47,6 +50,9 @@ def check_rows(schema: TableSchema, rows: Rows) -> tuple[pa.Table, list[Rejected
         for rule, message, broken in _broken(schema, column, table[column.name]):
             rejected += _reject(schema, positions, column.name, rule, message, broken)
     table, positions = _without(table, positions, rejected)
+    if refuse is not None:
+        rejected += _reject(schema, positions, "patient_id", "erased", "is of a patient who was erased", refuse(table))
+        table, positions = _without(table, positions, rejected)
     repeated = _repeated(table, schema.key)
     rejected += _reject(schema, positions, "+".join(schema.key), "unique", "repeats a key of this push", repeated)
     table, _ = _without(table, positions, rejected)

@@ -427,6 +427,33 @@ WITHDRAWALS = TableSchema(
     ),
 )
 
+ERASURES = TableSchema(
+    "erasures",
+    "One row an erased patient, whom it names by a salted hash only; what was erased and what had used it.",
+    ("erasure",),
+    (
+        Column("erasure", STRING, "unique"),
+        Column("site", STRING, "the patient's site"),
+        Column("patient_hash", STRING, "SHA-256 of salt, site and patient id: whoever has the id can find the row"),
+        Column("salt", STRING, "of the hash"),
+        Column(
+            "state",
+            STRING,
+            "begun: nobody sees the patient, files are being cleaned; finished; readmitted: may be pushed again",
+            values=("begun", "finished", "readmitted"),
+        ),
+        Column("reason", STRING, "no patient's name in it"),
+        Column("erased_by", STRING, "name of the user"),
+        Column("erased_at", TIME, "when nobody saw the patient any more"),
+        Column("removed", STRING, "JSON: table to push to the number of its rows that went"),
+        Column("touched", STRING, "JSON: cohorts, runs, signatures and nets that had used the patient; scores given"),
+        Column("cleaned", STRING, "JSON: what was cleaned; null until it is finished", nullable=True),
+        Column("finished_at", TIME, "when no byte was left", nullable=True),
+        Column("readmitted_by", STRING, "name of the user", nullable=True),
+        Column("consent", STRING, "why the patient may be pushed again", nullable=True),
+    ),
+)
+
 PUSHES = TableSchema(
     "pushes",
     "The commit record: a push's rows are visible once its row is here; `sequence` orders revisions.",
@@ -447,6 +474,7 @@ TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
         CASES, SERIES, ROIS, QUALITY, CLINICAL, FOLLOW_UP, LABELS, SURGEON_READS, FEATURE_SETS, RADIOMICS,
-        ENCODERS, EMBEDDINGS, SEGMENTERS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, RETRAININGS, WITHDRAWALS, PUSHES,
+        ENCODERS, EMBEDDINGS, SEGMENTERS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, RETRAININGS, WITHDRAWALS, ERASURES,
+        PUSHES,
     )
 }  # fmt: skip

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from feature_store.blobs import Blobs
 from feature_store.check import Promise, Verify, check
 from feature_store.delta import DeltaLog
+from feature_store.erasures import erased, refused
 from feature_store.errors import StoreNotFound, UsageError
 from feature_store.location import Location
 from feature_store.optimize import OptimizedTable, OptimizeSettings, Progress, optimize
@@ -71,9 +72,15 @@ class FeatureStore:
         no other push may have written after push ``since`` (default: the newest at the call); else Conflict
         is raised and nothing becomes visible. ``withdraw`` maps a table to keys (rows with the key columns) that
         hold nothing from this push on; those that hold nothing already are left out. Older views keep them.
-        Raises SchemaError for columns that are not the table's, StoreError where the store refuses.
+        Raises SchemaError for columns that are not the table's, StoreError where the store refuses, PatientErased
+        where every row is of patients who were erased (rows of several patients: theirs are rejected).
         """
         return self._pusher.push(tables, kind, source, unless_changed, since, withdraw)
+
+    def admit(self, site: str, patient_id: str) -> None:
+        """Raises PatientErased where the patient was erased: before any of a case is kept."""
+        if erased(self.snapshot()).holds(site, patient_id):
+            raise refused()
 
     def log(self, table: str) -> DeltaLog:
         """The files of one table, for who cares for them or copies them."""

@@ -1,4 +1,4 @@
-"""Correction and withdrawal: what a case no longer holds, and who used what was withdrawn.
+"""Correction and withdrawal: what a case no longer holds (who had used it: :mod:`feature_store.touched`).
 
 A corrected case is pushed again; series and regions it no longer has are withdrawn in the same push. A
 withdrawn case has a last revision that says so in each of its tables, and a row in ``withdrawals`` with the
@@ -7,9 +7,7 @@ reason. Nothing is erased: older views, and tables made from cohorts frozen befo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +18,6 @@ from feature_store.rows import Rows
 from feature_store.schemas import ROIS, TABLES, TableSchema
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
-from feature_store.vocabulary import SignatureKind
 
 CASE_TABLES = ("cases", "series", "rois", "quality", "clinical")
 CORRECTED = ("series", "rois", "quality")
@@ -76,61 +73,6 @@ def withdraw_case(store: FeatureStore, site: str, patient_id: str, reason: str, 
         since=snapshot.sequence,
     )
     return str(case["case_id"])
-
-
-@dataclass(frozen=True)
-class Touched:
-    """What used a case that was withdrawn later: scores given, cohorts it is a member of, runs on these, nets."""
-
-    site: str
-    case_id: str
-    reason: str
-    withdrawn_at: datetime
-    scores: int
-    cohorts: tuple[str, ...]
-    runs: tuple[str, ...]
-    signatures: tuple[str, ...]
-    nets: tuple[str, ...]
-    """Encoders and segmenters that were fitted on the patient."""
-
-
-def touched(snapshot: Snapshot, site: str | None = None) -> list[Touched]:
-    """Every withdrawn case, newest first, with what had used it. ``site`` limits it to one."""
-    rows = snapshot.table("withdrawals", where={} if site is None else {"site": site}).to_pylist()
-    if not rows:
-        return []
-    members = snapshot.table("cohorts", ["cohort", "version", "site", "case_id"]).to_pylist()
-    runs = snapshot.table("training_runs", ["run_id", "cohort", "version", "artefacts"]).to_pylist()
-    scores = snapshot.table("scores", ["site", "case_id"]).to_pylist()
-    nets = [
-        (net[kind], set(net["patients_seen"] or ()))
-        for kind in ("encoder", "segmenter")
-        for net in snapshot.table(f"{kind}s", [kind, "patients_seen"]).to_pylist()
-    ]
-    found = []
-    for row in sorted(rows, key=lambda row: row["withdrawn_at"], reverse=True):
-        case = (row["site"], row["case_id"])
-        cohorts = {(m["cohort"], m["version"]) for m in members if (m["site"], m["case_id"]) == case}
-        used = [run for run in runs if (run["cohort"], run["version"]) in cohorts]
-        made = {digest for run in used for digest in _signatures(run["artefacts"])}
-        found.append(
-            Touched(
-                site=row["site"],
-                case_id=row["case_id"],
-                reason=row["reason"],
-                withdrawn_at=row["withdrawn_at"],
-                scores=sum((score["site"], score["case_id"]) == case for score in scores),
-                cohorts=tuple(f"{name} v{version}" for name, version in sorted(cohorts)),
-                runs=tuple(sorted(run["run_id"] for run in used)),
-                signatures=tuple(sorted(made)),
-                nets=tuple(sorted(name for name, seen in nets if f"{row['site']}/{row['patient_id']}" in seen)),
-            )
-        )
-    return found
-
-
-def _signatures(artefacts: str) -> Sequence[str]:
-    return [digest for name, digest in json.loads(artefacts).items() if name in tuple(SignatureKind)]
 
 
 def _held(snapshot: Snapshot, schema: TableSchema, case: Mapping[str, Any]) -> list[dict[str, Any]]:

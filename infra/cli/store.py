@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from feature_store.errors import AsdegError, NotReady, StoreError, UsageError
+from infra.cli import erasure
 from infra.cli.command import command
 from infra.cli.session import Session
 
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
     command(store, "backup", example="asdeg store backup /backups/asdeg")(backup)
     command(store, "restore", example="asdeg store restore /backups/asdeg --store ./asdeg-store")(restore)
     command(store, "export", example="asdeg store export study --out study.parquet")(export)
+    erasure.register(store)
     command(app, "doctor", example="asdeg doctor")(doctor)
 
 

@@ -36,12 +36,13 @@ def withdraw(
 
 
 def withdrawals(session: Session, site: Annotated[str | None, typer.Option(help="Only this site's.")] = None) -> None:
-    """List the withdrawn cases with the scores, cohorts, runs, signatures and nets that had used them."""
-    from feature_store.withdrawal import touched
+    """List cases withdrawn, corrected after use, or erased, with the scores, cohorts, runs, signatures and nets that
+    had used them."""
+    from feature_store.touched import touched
 
     rows = [vars(found) for found in touched(session.house().store.snapshot(), site)]
     session.table(
-        "Withdrawn",
-        ("site", "case_id", "reason", "withdrawn_at", "scores", "cohorts", "runs", "signatures", "nets"),
+        "Withdrawn, corrected, erased",
+        ("change", "site", "case_id", "reason", "changed_at", "scores", "cohorts", "runs", "signatures", "nets"),
         rows,
     )

@@ -12,7 +12,8 @@ from feature_store.cohorts import freeze_cohort
 from feature_store.errors import NotFound
 from feature_store.retrieval import patient_features, training_table
 from feature_store.store import FeatureStore
-from feature_store.withdrawal import no_longer_there, touched, withdraw_case
+from feature_store.touched import touched
+from feature_store.withdrawal import no_longer_there, withdraw_case
 from tests.feature_store.examples import ROIS, case, encoder, feature_set, ids, label, radiomics
 
 SET = "study-mr-0a1b2c3d"

@@ -1,108 +1,167 @@
-"""What the processes of a torture run do until they are killed. Every push is acknowledged in a file of its own."""
+"""What the processes of a torture run do until they are killed.
+
+Each keeps a file of its own: a line before a push (what it is about to write) and a line after the store
+acknowledged it. Every push carries a number that no other has, in several tables at once, so that whatever is lost,
+doubled or torn shows in the values themselves, whatever the store says of itself.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from feature_store.errors import AsdegError, Conflict
+from feature_store.erasures import erasures, expected_rows
+from feature_store.errors import Conflict, NotFound
 from feature_store.optimize import OptimizeSettings
+from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
-from feature_store.withdrawal import no_longer_there, withdraw_case
+from feature_store.withdrawal import CASE_TABLES, no_longer_there, withdraw_case
 from tests.feature_store.examples import NAMES, ROIS, case, feature_set, radiomics
 
 SITES = ("a", "b", "c")
-PATIENTS = 24
+PATIENTS = 12
+"""A site; all writers push cases of all of them, each its own version."""
 SET = "study-mr-0a1b2c3d"
 CARE = OptimizeSettings(dead_after_hours=0.01, files_too_many=3, keep_files_hours=1)
+Note = Callable[[dict[str, Any]], None]
 
 
-def write_cases(uri: str, folder: str, seed: int) -> None:
-    """Push and correct cases that other writers push as well; now and then take one back."""
-    store, random_ = FeatureStore.open(uri), random.Random(seed)
-    for acknowledge in _acknowledgements(folder):
+def marked(patient: str, site: str, mark: int) -> dict[str, list[dict[str, Any]]]:
+    """A case whose series, regions and clinical row all hold ``mark``."""
+    tables = case(patient, site, age=mark % 100 + 0.5, diagnosis=str(mark))
+    for row in tables["series"]:
+        row["origin"] = [float(mark), 0.0, 0.0]
+    for row in tables["rois"]:
+        row["volume_mm3"] = float(mark)
+    return tables
+
+
+def write_cases(uri: str, folder: str, number: int) -> None:
+    """Push and correct cases that all other writers push as well; now and then take one back."""
+    store, random_ = FeatureStore.open(uri), random.Random(number)
+    for turn, note in enumerate(_notes(folder)):
         site, patient = random_.choice(SITES), f"p{random_.randrange(PATIENTS)}"
         if random_.random() < 0.05:
             try:
                 withdraw_case(store, site, patient, "torture", "torture")
-            except (Conflict, AsdegError):
+            except (Conflict, NotFound):
                 continue
-            acknowledge({"kind": "withdrawal", "site": site, "patient": patient})
+            note({"kind": "withdrawal", "site": site, "patient": patient})
             continue
-        age = round(random_.uniform(20, 90), 6)
-        tables = case(patient, site, age=age)
+        mark = number * 1_000_000 + turn
+        tables = marked(patient, site, mark)
         if random_.random() < 0.3:
             tables["rois"] = tables["rois"][:1]
-        gone = no_longer_there(store.snapshot(), tables["cases"][0], tables)
-        receipt = store.push(tables, kind="case", source=site, withdraw=gone)
-        acknowledge({"kind": "case", "site": site, "patient": patient, "age": age, "sequence": receipt.sequence})
+        note({"kind": "intent", "mark": mark})
+        snapshot = store.snapshot()
+        gone = no_longer_there(snapshot, tables["cases"][0], tables)
+        guard = {name: {"site": site, "patient_id": patient} for name in CASE_TABLES}
+        try:
+            receipt = store.push(
+                tables, kind="case", source=site, withdraw=gone, unless_changed=guard, since=snapshot.sequence
+            )
+        except Conflict:  # another writer was first with the same case: look again, push again
+            note({"kind": "refused", "mark": mark})
+            continue
+        note({"kind": "case", "site": site, "patient": patient, "mark": mark, "sequence": receipt.sequence})
 
 
-def write_features(uri: str, folder: str, seed: int) -> None:
+def write_features(uri: str, folder: str, number: int) -> None:
     """Push feature rows of random patients, as extraction does: many rows of several patients at once."""
-    store, random_ = FeatureStore.open(uri), random.Random(seed)
+    store, random_ = FeatureStore.open(uri), random.Random(number)
     store.push({"feature_sets": [feature_set(SET)]}, kind="feature_set", source="torture")
-    for acknowledge in _acknowledgements(folder):
-        site = random_.choice(SITES)
-        patients = [f"p{number}" for number in random_.sample(range(PATIENTS), 6)]
-        value = random_.random()
-        rows = [radiomics(p, [value] * len(NAMES), roi, site, SET) for p in patients for roi in ROIS]
+    for turn, note in enumerate(_notes(folder)):
+        site, mark = random_.choice(SITES), number * 1_000_000 + turn
+        patients = [f"p{one}" for one in random_.sample(range(PATIENTS), 6)]
+        rows = [radiomics(p, [float(mark)] * len(NAMES), roi, site, SET) for p in patients for roi in ROIS]
+        note({"kind": "intent", "mark": mark})
         receipt = store.push({"radiomics": rows}, kind="features", source="torture")
-        acknowledge(
-            {"kind": "features", "site": site, "patients": patients, "value": value, "sequence": receipt.sequence}
-        )
+        note({"kind": "features", "site": site, "patients": patients, "mark": mark, "sequence": receipt.sequence})
 
 
-def optimise(uri: str, folder: str, seed: int) -> None:
+def optimise(uri: str, folder: str, number: int) -> None:
     """Rewrite files again and again."""
     store = FeatureStore.open(uri)
-    for acknowledge in _acknowledgements(folder):
+    for note in _notes(folder):
+        note({"kind": "began"})
         done = store.optimize(CARE)
-        acknowledge({"kind": "optimised", "dead_rows": sum(table.dead_rows for table in done)})
+        note({"kind": "optimised", "dead_rows": sum(table.dead_rows for table in done)})
 
 
-def read(uri: str, folder: str, seed: int) -> None:
+def read(uri: str, folder: str, number: int) -> None:
     """Take snapshots and look for what must not be: a torn push, a key twice, a past that changed."""
-    store, random_ = FeatureStore.open(uri), random.Random(seed)
+    store, random_ = FeatureStore.open(uri), random.Random(number)
     past: dict[int, int] = {}
-    for acknowledge in _acknowledgements(folder):
+    for note in _notes(folder):
         snapshot = store.snapshot()
-        broken = _broken(snapshot)
+        broken, doubled = torn(snapshot), twice(snapshot)
         if snapshot.sequence:
             at = random_.randint(1, snapshot.sequence)
-            seen = hash(tuple(sorted(map(repr, snapshot.at(at).table("clinical").to_pylist()))))
+            earlier = snapshot.at(at)
+            broken += torn_cases(earlier)
+            seen = hash(tuple(sorted(map(repr, earlier.table("clinical").to_pylist()))))
             if past.setdefault(at, seen) != seen:
-                broken.append(f"push {at} reads differently than before")
-        acknowledge({"kind": "read", "sequence": snapshot.sequence, "broken": broken})
+                broken.append("an earlier view reads differently than before")
+        note({"kind": "read", "sequence": snapshot.sequence, "broken": broken, "doubled": doubled})
 
 
-def _broken(snapshot: Any) -> list[str]:
-    broken = []
-    said: dict[tuple[str, str], int] = {}
-    for row in snapshot.pushes.to_pylist():
-        for name, count in json.loads(row["tables"]).items():
-            said[row["push_id"], name] = count
-    for name in sorted({name for _, name in said}):
-        schema_key = snapshot.heads(name)
-        keys = schema_key.keys.drop_columns(["push_id", "row_hash", "push_sequence"]).to_pylist()
-        if len({tuple(key.values()) for key in keys}) != len(keys):
-            broken.append(f"{name} shows a key twice")
-        rows = snapshot.files(name).dataset().to_table()
+def torn(snapshot: Snapshot) -> list[str]:
+    """What of the view is no whole push: by the store's own counts, and by the marks."""
+    broken = torn_cases(snapshot)
+    known = erasures(snapshot)
+    pushes = snapshot.pushes.to_pylist()
+    for name in sorted({name for push in pushes for name in json.loads(push["tables"])}):
+        files = snapshot.files(name)
+        assert files is not None
+        rows = files.dataset().to_table(columns=["push_id", "row_hash"])
         found: dict[str, set[str]] = {}
         for push_id, row_hash in zip(rows["push_id"].to_pylist(), rows["row_hash"].to_pylist(), strict=True):
             found.setdefault(push_id, set()).add(row_hash)
-        torn = [push for (push, table), count in said.items() if table == name and len(found.get(push, ())) != count]
-        if torn:
-            broken.append(f"{len(torn)} pushes are torn in {name}")
+        for push in pushes:
+            count = json.loads(push["tables"]).get(name, 0)
+            if len(found.get(push["push_id"], ())) not in expected_rows(name, push, count, known):
+                broken.append(f"a push is torn in {name}")
     return broken
 
 
-def _acknowledgements(folder: str) -> Iterator[Any]:
-    """For ever: a function that writes one line, whole, before the next round begins."""
+def torn_cases(snapshot: Snapshot) -> list[str]:
+    """Cases whose tables are not all of the same push."""
+    marks: dict[tuple[str, str], set[str]] = {}
+    tables: dict[tuple[str, str], set[str]] = {}
+    for name, mark in (
+        ("series", lambda row: str(int(row["origin"][0]))),
+        ("rois", lambda row: str(int(row["volume_mm3"]))),
+        ("clinical", lambda row: str(row["diagnosis"])),
+    ):
+        for row in snapshot.table(name).to_pylist():
+            patient = (row["site"], row["patient_id"])
+            marks.setdefault(patient, set()).add(mark(row))
+            tables.setdefault(patient, set()).add(name)
+    broken = ["a case is of several pushes" for found in marks.values() if len(found) != 1]
+    return broken + ["a case lacks a table" for found in tables.values() if len(found) != 3]
+
+
+def twice(snapshot: Snapshot) -> int:
+    """Keys that the view shows twice, and revisions of one key by one push."""
+    doubled = 0
+    for name in ("cases", "series", "rois", "clinical", "radiomics"):
+        heads = snapshot.heads(name)
+        if heads is not None:
+            keys = heads.keys.drop_columns(["push_id", "row_hash", "push_sequence"]).to_pylist()
+            doubled += len(keys) - len({tuple(key.values()) for key in keys})
+    seen = Counter(
+        (row["site"], row["patient_id"], row["push_sequence"]) for row in snapshot.revisions("clinical").to_pylist()
+    )
+    return doubled + sum(count - 1 for count in seen.values())
+
+
+def _notes(folder: str) -> Iterator[Note]:
+    """For ever: a function that writes one line, whole; a line that was written outlives its process."""
     path = Path(folder) / f"{os.getpid()}.jsonl"
     with path.open("a", buffering=1) as file:
         while True:

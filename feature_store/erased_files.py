@@ -1,0 +1,255 @@
+"""The files of one table that still hold what was erased, and getting rid of them.
+
+Rows are deleted in Delta Lake by writing files anew; the old files stay for readers, and the log keeps the bounds
+of every file there ever was: a patient's id and values. So, after the rows: a checkpoint that knows only the files
+of now, older checkpoints deleted, the bounds of replaced files struck out of the log (whose numbered files all
+stay: a writer that was asleep must find its number taken), replaced files deleted, and what killed writers left,
+once it is so old that its writer cannot be at work any more.
+
+All of it may be killed at any instant and be done again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from feature_store.delta import DeltaLog
+
+LOG = "_delta_log"
+COMMIT = re.compile(r"^[0-9]{20}\.json$")
+CHECKPOINT = re.compile(r"^(?P<version>[0-9]{20})\.checkpoint.*\.parquet$")
+PLANNED = "predicate"
+"""In a commit's description: the condition of a deletion, which names the patient."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A text that is looked for in the cells of some columns, or in lists there; with ``site``, in that site's rows."""
+
+    columns: tuple[str, ...]
+    text: str
+    site: str | None = None
+
+    @property
+    def read(self) -> list[str]:
+        """The columns that have to be read for it."""
+        return [*self.columns, *(() if self.site is None else ("site",))]
+
+    def within(self, rows: pa.Table) -> bool:
+        """Whether a row of ``rows`` has it."""
+        if self.site is not None and "site" in rows.column_names:
+            rows = rows.filter(pc.equal(rows["site"], self.site))
+        for name in set(self.columns) & set(rows.column_names):
+            cells = rows[name].combine_chunks()
+            cells = pc.list_flatten(cells) if pa.types.is_list(cells.type) else cells
+            if pc.any(pc.equal(cells, self.text)).as_py():
+                return True
+        return False
+
+    def bounds(self, stats: str | None) -> bool:
+        """Whether what the log keeps of a file has it."""
+        said = json.loads(stats or "{}")
+        return self.text in [
+            said.get(which, {}).get(name) for which in ("minValues", "maxValues") for name in self.columns
+        ]
+
+
+@dataclass
+class Cleaned:
+    """``waiting``: files of writers that may still be at work, and when (seconds since 1970) they no longer can be."""
+
+    files_deleted: int = 0
+    log_files_struck: int = 0
+    waiting: int = 0
+    until: float = 0.0
+
+    def wait(self, until: float) -> None:
+        """Something has to be left alone until then."""
+        self.waiting, self.until = self.waiting + 1, max(self.until, until)
+
+
+def stray_files(log: DeltaLog) -> Iterator[tuple[str, float]]:
+    """Parquet files that the table's newest version does not have, and when (seconds) each was written."""
+    files = log.filesystem
+    listed = [info for info in _listing(files, "") if ".parquet" in info.path and LOG not in info.path]
+    newest = log.files()  # after the listing: what was committed in between is no stray
+    current = set() if newest is None else set(newest.listing["path"].to_pylist())
+    for info in listed:
+        if info.path not in current:
+            yield info.path, info.mtime_ns / 1e9
+
+
+def read_stray(log: DeltaLog, path: str, columns: Sequence[str]) -> pa.Table | None:
+    """Those of ``columns`` that the file has; None where it was never written to its end or is gone."""
+    try:
+        with log.filesystem.open_input_file(path) as source:
+            stored = pq.ParquetFile(source)
+            return stored.read([name for name in columns if name in stored.schema_arrow.names])
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
+def site_of(path: str) -> str:
+    """The site that the folder of a file names; of a name that is none anywhere, its beginning."""
+    name = unquote(path.partition("/")[0].removeprefix("site="))
+    return bytes.fromhex(name[1:]).decode(errors="ignore") if name.startswith("~") else name
+
+
+def clean(log: DeltaLog, wanted: Wanted, grace_s: float) -> Cleaned:
+    """Leave no file and no line of the log that has what is ``wanted``; its rows must be deleted already."""
+    done = Cleaned()
+    files = log.filesystem
+    log.maintain(lambda handle: handle.create_checkpoint())
+    strays = list(stray_files(log))
+    newest = log.files()
+    current = set() if newest is None else set(newest.listing["path"].to_pylist())
+    added = _strike_out(files, current, done)
+    _drop_old_checkpoints(files, done)
+    _drop_drafts(files, wanted, grace_s, done)
+    for path, written in strays:
+        rows = read_stray(log, path, wanted.read)
+        if rows is not None and not wanted.within(rows):
+            continue
+        until = written + grace_s
+        if path not in added and until > time.time():
+            done.wait(until)  # its writer may be about to commit it
+            continue
+        _delete(files, path)  # last: as long as anything is left, the file itself shows whom it is about
+        done.files_deleted += 1
+    return done
+
+
+def traces(log: DeltaLog, wanted: Wanted) -> list[str]:
+    """Where there is still something of what is ``wanted``: in rows, in files that are no longer the table's (or
+    cannot be read), in the bounds that the log keeps of these, in drafts of commits. Names of files."""
+    files, newest, found = log.filesystem, log.files(), []
+    current = set() if newest is None else set(newest.listing["path"].to_pylist())
+    if newest is not None:
+        columns = [name for name in wanted.read if name in log.schema.column_names]
+        where = {} if wanted.site is None else {"site": wanted.site}
+        if wanted.within(newest.dataset(where).to_table(columns=columns)):
+            found.append("rows")
+    for path, _ in stray_files(log):
+        rows = read_stray(log, path, wanted.read)
+        if (rows is None and _is_there(files, path)) or (rows is not None and wanted.within(rows)):
+            found.append(path)
+    for info in _listing(files, LOG):
+        name = info.path.rsplit("/", 1)[-1]
+        if CHECKPOINT.match(name):
+            adds = read_stray(log, info.path, ["add"])
+            cells = [] if adds is None else adds["add"].drop_null().to_pylist()
+            has = any(wanted.bounds(cell.get("stats")) for cell in cells if unquote(cell["path"]) not in current)
+        elif COMMIT.match(name):
+            has = any(_line_has(line, wanted, current) for line in _lines(files, info.path))
+        else:
+            has = name != "_last_checkpoint" and not _harmless(files, info.path, wanted)
+        if has:
+            found.append(info.path)
+    return found
+
+
+def _strike_out(files: Any, current: set[str], done: Cleaned) -> set[str]:
+    """Take bounds of files that are gone, and conditions of deletions, out of the log; all files ever committed."""
+    added: set[str] = set()
+    for info in _listing(files, LOG):
+        if not COMMIT.match(info.path.rsplit("/", 1)[-1]):
+            continue
+        lines, changed = _lines(files, info.path), False
+        for line in lines:
+            if add := line.get("add"):
+                path = unquote(add["path"])
+                added.add(path)
+                changed |= path not in current and add.pop("stats", None) is not None
+            parameters = line.get("commitInfo", {}).get("operationParameters", {})
+            changed |= parameters.pop(PLANNED, None) is not None
+        if changed:
+            text = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
+            _replace(files, info.path, text.encode())
+            done.log_files_struck += 1
+    return added
+
+
+def _drop_old_checkpoints(files: Any, done: Cleaned) -> None:
+    found = [(CHECKPOINT.match(info.path.rsplit("/", 1)[-1]), info.path) for info in _listing(files, LOG)]
+    versions = [int(match["version"]) for match, _ in found if match]
+    with files.open_input_stream(f"{LOG}/_last_checkpoint") as source:
+        kept = int(json.loads(source.read())["version"])
+    assert kept in versions
+    for match, path in found:
+        if match and int(match["version"]) < kept:
+            _delete(files, path)
+            done.files_deleted += 1
+
+
+def _drop_drafts(files: Any, wanted: Wanted, grace_s: float, done: Cleaned) -> None:
+    """What a writer that was killed left of a commit or a checkpoint under another name."""
+    for info in _listing(files, LOG):
+        name = info.path.rsplit("/", 1)[-1]
+        if COMMIT.match(name) or CHECKPOINT.match(name) or name == "_last_checkpoint":
+            continue
+        until = info.mtime_ns / 1e9 + grace_s
+        if until < time.time():
+            _delete(files, info.path)
+            done.files_deleted += 1
+        elif not _harmless(files, info.path, wanted):
+            done.wait(until)
+
+
+def _harmless(files: Any, path: str, wanted: Wanted) -> bool:
+    try:
+        return not any(_line_has(line, wanted, set()) for line in _lines(files, path))
+    except FileNotFoundError:
+        return True
+    except ValueError:  # no whole JSON: it is being written, or is no commit
+        return False
+
+
+def _line_has(line: dict[str, Any], wanted: Wanted, current: set[str]) -> bool:
+    """Bounds of a file that is the table's come from its rows, which are looked at."""
+    if PLANNED in line.get("commitInfo", {}).get("operationParameters", {}):
+        return True
+    add = line.get("add")
+    return add is not None and unquote(add["path"]) not in current and wanted.bounds(add.get("stats"))
+
+
+def _lines(files: Any, path: str) -> list[dict[str, Any]]:
+    with files.open_input_stream(path) as source:
+        return [json.loads(line) for line in source.read().decode().splitlines() if line]
+
+
+def _replace(files: Any, path: str, data: bytes) -> None:
+    """Whole or not at all, for whoever reads it meanwhile; an object is so by itself."""
+    local = isinstance(files.base_fs, pafs.LocalFileSystem)
+    written = f"{LOG}/_struck_{uuid.uuid4()}.json.tmp" if local else path
+    with files.open_output_stream(written) as target:
+        target.write(data)
+    if local:
+        files.move(written, path)
+
+
+def _listing(files: Any, folder: str) -> list[Any]:
+    found = files.get_file_info(pafs.FileSelector(folder, recursive=True, allow_not_found=True))
+    return [info for info in found if info.type == pafs.FileType.File]
+
+
+def _is_there(files: Any, path: str) -> bool:
+    return bool(files.get_file_info(path).type == pafs.FileType.File)
+
+
+def _delete(files: Any, path: str) -> None:
+    try:
+        files.delete_file(path)
+    except FileNotFoundError:  # another erasure, or the optimiser, was here
+        return
