@@ -94,6 +94,9 @@ def _tar_members(stream: _Bounded) -> Iterator[tuple[str, IO[bytes]]]:
                 raise _not_plain()
             yield member.name, content
             archive.members = []  # type: ignore[attr-defined]  # a million names are not kept
+    # tarfile takes a header that is cut short or broken for the end; half a case must not pass for a whole one.
+    if stream.last != bytes(tarfile.BLOCKSIZE):
+        raise EOFError
 
 
 def _write(members: Iterator[tuple[str, IO[bytes]]], target: Path, limits: Limits) -> None:
@@ -164,6 +167,8 @@ class _Bounded(io.RawIOBase):
 
     def __init__(self, inner: IO[bytes], bound: int) -> None:
         self.inner, self.bound = inner, bound
+        self.last = b""
+        """What was read last."""
 
     def readable(self) -> bool:
         return True
@@ -182,7 +187,7 @@ class _Bounded(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0 or size > 8 * CHUNK:
             raise ArchiveError("The archive has a header of absurd size.", action="Pack it with a usual tar.")
-        data = self.inner.read(size)
+        data = self.last = self.inner.read(size)
         if self.inner.tell() > self.bound + tarfile.RECORDSIZE:
             raise self._over()
         return data

@@ -140,6 +140,17 @@ def test_a_cut_off_archive(tmp_path: Path, mode: str) -> None:
         unpack(tmp_path, path)
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("ending", [b"", b"\0" * 100, b"no header" * 60])
+def test_a_tar_that_ends_between_its_files(tmp_path: Path, mode: str, ending: bytes) -> None:
+    """Half a case must not pass for a whole one that has lost its other series."""
+    path = tarred(tmp_path / "a.tar", [plain("case.yaml"), plain("ct.nii")])
+    data = path.read_bytes()[: 2 * tarfile.BLOCKSIZE] + ending
+    path.write_bytes(gzip.compress(data) if mode == "w:gz" else data)
+    with pytest.raises(ArchiveError):
+        unpack(tmp_path, path)
+
+
 def test_a_lying_size_in_a_zip_is_not_believed(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"case.yaml": b"site: a" * 1000})
     raw = bytearray(path.read_bytes())
