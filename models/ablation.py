@@ -66,7 +66,9 @@ def ablation(
         return []
     parts = [*_of_columns(patients, development, settings), *_of_sources(patients, development, settings)]
     training, judged = patients.rows(Partition.TRAINING), np.concatenate(list(held_out.values()))
-    tasks = (delayed(_scores)(part.source, part.point, training, judged, patients.y, settings.seed) for part in parts)
+    tasks = (
+        delayed(refitted_scores)(part.source, part.point, training, judged, patients.y, settings.seed) for part in parts
+    )
     rows = []
     for part, scores in zip(parts, Parallel(n_jobs=settings.n_jobs)(tasks), strict=True):
         named = {k: getattr(part, k) for k in ("signature", "axis", "part", "use", "n_columns")}
@@ -123,7 +125,7 @@ def _of_columns(patients: StudyPatients, development: Development, settings: Stu
                 # With two parts, one alone is the other left out.
                 for use, kept in (("alone", names), ("without", without)) if len(parts) > 2 else (("alone", names),):
                     columns = FeatureMatrix(tuple(sorted(kept)), matrix.columns(tuple(sorted(kept))))
-                    source = sign_source(kind, columns, settings)
+                    source = sign_source(kind, columns, settings, patients.scanner)
                     yield _Part(kind, axis, part, use, source, point, len(kept))
 
 
@@ -158,9 +160,10 @@ def _sign_log_odds(patients: StudyPatients, development: Development, signs: lis
     return found
 
 
-def _scores(
+def refitted_scores(
     source: Source, point: Configuration, training: Ints, judged: Ints, y: NDArray[np.int64], seed: int
 ) -> Floats | None:
+    """Scores of ``judged`` patients by one grid point fitted on ``training``; None where no column is usable."""
     with threadpool_limits(1):
         try:
             x, x_new = source.inputs(training, judged, y, seed)

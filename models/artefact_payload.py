@@ -17,6 +17,7 @@ from feature_store.errors import BlobCorrupt
 from models.classifiers import Configuration
 from models.clinical_columns import ClinicalEncoder, ClinicalVariable, EncodedVariable
 from models.combined import CombinedSignature, Stack
+from models.harmonisation import Harmoniser
 from models.scale import Scale
 from models.selection.scaling import Scaling
 from models.selection.selector import Selector
@@ -46,6 +47,9 @@ def to_payload(artefact: Selector | Signature | CombinedSignature, signs: dict[s
     if isinstance(artefact, Signature):
         settings, arrays = _of_selector(artefact.selector)
         own: dict[str, Any] = {"selector": settings}
+        if artefact.harmoniser is not None:
+            own["harmoniser"] = {"batches": list(artefact.harmoniser.batches), "unseen": artefact.harmoniser.unseen}
+            arrays |= {"combat_slope": artefact.harmoniser.slope, "combat_offset": artefact.harmoniser.offset}
     else:
         own, arrays = _of_stack(artefact.stack)
         own = {"stack": own, "signs": signs}
@@ -63,7 +67,8 @@ def from_payload(payload: Payload, signs: dict[str, Signature]) -> Selector | Si
     head = _to_head(settings["head"], load_estimator(payload["estimator.skops"]))
     if settings["kind"] == "combined":
         return CombinedSignature(signs, _to_stack(settings["stack"], arrays), head)
-    return Signature(settings["kind"], _to_selector(settings["selector"], arrays), head)
+    selector = _to_selector(settings["selector"], arrays)
+    return Signature(settings["kind"], selector, head, _to_harmoniser(settings.get("harmoniser"), selector, arrays))
 
 
 def dump_estimator(estimator: Any) -> bytes:
@@ -140,6 +145,13 @@ def _to_selector(settings: dict[str, Any], arrays: Arrays) -> Selector:
         settings["lambda"],
         arrays.get("projection"),
     )
+
+
+def _to_harmoniser(settings: dict[str, Any] | None, selector: Selector, arrays: Arrays) -> Harmoniser | None:
+    if settings is None:
+        return None
+    lines = arrays["combat_slope"], arrays["combat_offset"]
+    return Harmoniser(selector.columns, tuple(settings["batches"]), *lines, settings["unseen"])
 
 
 def _of_stack(stack: Stack) -> tuple[dict[str, Any], Arrays]:

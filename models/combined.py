@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.clinical import select_clinical
 from models.clinical_columns import ClinicalColumns, ClinicalEncoder
-from models.signature import Head, ScoreResult, Signature, as_numbers, check_present, result, table_values
+from models.signature import Head, ScoreResult, Signature, result
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -97,9 +97,7 @@ class CombinedSignature:
         """Risk of one patient; a missing clinical variable counts as its training median or most frequent value."""
         signs = []
         for sign in self.members:
-            x = as_numbers(features, sign.selector.columns)
-            check_present(x, sign.kind)
-            signs.append(sign.logits_of(x[None, :]))
+            signs.append(sign.logits_of(sign.patient(features)[1][None, :]))
         raw = np.concatenate([*signs, self.stack.encoder.encode(features)])
         logit = self.head.logit(self.stack.apply(raw[None, :]))
         names, values, without = self._occluded(features, raw)
@@ -108,7 +106,7 @@ class CombinedSignature:
 
     def logits(self, table: pd.DataFrame) -> Floats:
         """Log-odds beyond the prevalence, one a row of a table with all :attr:`features`."""
-        signs = [s.logits_of(table_values(table, s.selector.columns))[:, None] for s in self.members]
+        signs = [s.logits(table)[:, None] for s in self.members]
         clinical = table.reindex(columns=self.clinical_variables).astype(object).to_dict(orient="records")
         terms = np.array([self.stack.encoder.encode({str(k): v for k, v in row.items()}) for row in clinical])
         raw = np.hstack([*signs, terms.reshape(len(table), len(self.stack.encoder.terms))])

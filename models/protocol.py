@@ -18,9 +18,11 @@ from models.clinical_columns import ClinicalColumns
 from models.combined import CombinedSignature, StackSource
 from models.crossfit import CrossFit, Plan, crossfit
 from models.evaluation.thresholds import harm_ratio_threshold, youden_threshold
+from models.harmonisation import Harmoniser, Unseen, fit_combat
 from models.scale import fit_calibration, probability, uncentred
 from models.selection.matrix import FeatureMatrix
 from models.selection.recipes import DeepRecipe, RadRecipe, Recipe
+from models.selection.selector import Selector
 from models.signature import AnySignature, Head, Signature
 from models.study_settings import StudySettings
 
@@ -32,12 +34,13 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class TrainingPatients:
-    """``y`` (n,); each source has n rows in the same order, or is None."""
+    """``y`` (n,); each source, and ``scanner``, has n rows in the same order, or is None."""
 
     y: Outcome
     radiomics: FeatureMatrix | None = None
     deep: FeatureMatrix | None = None
     clinical: ClinicalColumns | None = None
+    scanner: NDArray[np.str_] | None = None
 
     def only(self, kind: str) -> TrainingPatients:
         """The sources that a signature of this kind takes."""
@@ -69,15 +72,35 @@ class Development:
 
 @dataclass(frozen=True)
 class SelectorSource:
-    """Inputs of a sign: the recipe, fitted anew on the patients of each fit."""
+    """Inputs of a sign: the recipe, and ComBat in front of it, fitted anew on the patients of each fit.
+
+    ``scanner`` (n,): where patients are to be harmonised, else None.
+    """
 
     matrix: FeatureMatrix
     recipe: Recipe
+    scanner: NDArray[np.str_] | None = None
+    unseen: Unseen = "as_is"
 
     def inputs(self, fit_rows: Ints, score_rows: Ints, y: Outcome, seed: int) -> tuple[Floats, Floats]:
-        selector = self.recipe.fit(self.matrix.take(fit_rows), y[fit_rows], seed)
-        raw = self.matrix.columns(selector.columns)
-        return selector.transform(raw[fit_rows]), selector.transform(raw[score_rows])
+        selector, harmoniser = self.fit(fit_rows, y, seed)
+        of_fit, of_scored = (self.columns(selector, harmoniser, rows) for rows in (fit_rows, score_rows))
+        return selector.transform(of_fit), selector.transform(of_scored)
+
+    def fit(self, rows: Ints, y: Outcome, seed: int) -> tuple[Selector, Harmoniser | None]:
+        """The selector of these patients, and the harmoniser of its columns."""
+        matrix = self.matrix.take(rows)
+        if self.scanner is None:
+            return self.recipe.fit(matrix, y[rows], seed), None
+        harmoniser = fit_combat(matrix, self.scanner[rows], self.unseen)
+        even = FeatureMatrix(matrix.names, harmoniser.apply(matrix.values, self.scanner[rows]))
+        selector = self.recipe.fit(even, y[rows], seed)
+        return selector, harmoniser.take(selector.columns)
+
+    def columns(self, selector: Selector, harmoniser: Harmoniser | None, rows: Ints) -> Floats:
+        """The selector's columns of these patients, harmonised."""
+        raw = self.matrix.columns(selector.columns)[rows]
+        return raw if harmoniser is None or self.scanner is None else harmoniser.apply(raw, self.scanner[rows])
 
 
 def recipe_for(kind: str, settings: StudySettings) -> Recipe:
@@ -87,9 +110,12 @@ def recipe_for(kind: str, settings: StudySettings) -> Recipe:
     return DeepRecipe(settings.max_components, settings.lambda_rule)
 
 
-def sign_source(kind: str, matrix: FeatureMatrix, settings: StudySettings) -> SelectorSource:
-    """Where the inputs of ``rad`` or ``dl`` come from, on these columns."""
-    return SelectorSource(matrix, recipe_for(kind, settings))
+def sign_source(
+    kind: str, matrix: FeatureMatrix, settings: StudySettings, scanner: NDArray[np.str_] | None
+) -> SelectorSource:
+    """Where the inputs of ``rad`` or ``dl`` come from, on these columns; ``scanner`` (n,) counts if it is asked for."""
+    batch = scanner if settings.harmonisation == "combat" else None
+    return SelectorSource(matrix, recipe_for(kind, settings), batch, settings.unseen_scanner)
 
 
 def develop(
@@ -111,7 +137,8 @@ def develop(
         done.clinical.extend(select_clinical(patients.clinical, everybody, patients.y, settings.alpha).table)
     for kind, matrix in (("rad", patients.radiomics), ("dl", patients.deep)):
         if matrix is not None:
-            _develop_sign(done, kind, matrix, _plan(patients, folds, grid, settings, kind), settings, progress)
+            source = sign_source(kind, matrix, settings, patients.scanner)
+            _develop_sign(done, kind, source, _plan(patients, folds, grid, settings, kind), settings, progress)
     signs = [kind for kind in ("rad", "dl") if kind in done.signatures]
     if len(signs) + (patients.clinical is not None) >= 2 and signs:
         plan = _plan(patients, folds, grid, settings, "combined")
@@ -129,17 +156,17 @@ def _plan(
 def _develop_sign(
     done: Development,
     kind: str,
-    matrix: FeatureMatrix,
+    source: SelectorSource,
     plan: Plan,
     settings: StudySettings,
     progress: Progress | None,
 ) -> None:
-    recipe = recipe_for(kind, settings)
-    validated = crossfit(plan, SelectorSource(matrix, recipe), progress=_part(progress, kind))
-    selector = recipe.fit(matrix, plan.y, plan.seed)
-    x = selector.transform(matrix.columns(selector.columns))
+    validated = crossfit(plan, source, progress=_part(progress, kind))
+    everybody = np.arange(len(plan.y))
+    selector, harmoniser = source.fit(everybody, plan.y, plan.seed)
+    x = selector.transform(source.columns(selector, harmoniser, everybody))
     head, out_of_fold = _head(validated, x, plan, settings)
-    done.signatures[kind] = Signature(kind, selector, head)
+    done.signatures[kind] = Signature(kind, selector, head, harmoniser)
     done.crossfits[kind] = validated
     done.out_of_fold[kind] = out_of_fold
     done.nested_high[kind] = _nested_high(validated, plan)

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from feature_store.errors import FeaturesMissing
 from models.classifiers import Configuration, fast_score, raw_score
+from models.harmonisation import Harmoniser
 from models.scale import Scale, probability
 from models.selection.selector import Selector
 
 Floats = NDArray[np.float64]
 
+SCANNER = "scanner"
+"""The feature that says where a patient was scanned; asked for by signatures that harmonise."""
 N_MOVERS = 5
 MAX_MISSING = 0.5
 """A patient with more than this share of a signature's features missing gets no score."""
@@ -86,31 +89,46 @@ class AnySignature(Protocol):
 
 @dataclass(frozen=True)
 class Signature:
-    """Rad-sign (``rad``) or DL-sign (``dl``)."""
+    """Rad-sign (``rad``) or DL-sign (``dl``). ``harmoniser``: of the selector's columns, in front of it."""
 
     kind: str
     selector: Selector
     head: Head
+    harmoniser: Harmoniser | None = None
 
     @property
     def features(self) -> list[str]:
-        return list(self.selector.columns)
+        return [*self.selector.columns, *([SCANNER] if self.harmoniser else [])]
+
+    def patient(self, features: Mapping[str, Any]) -> tuple[Floats, Floats]:
+        """One patient's values (p,) as they are and harmonised. FeaturesMissing as in :meth:`score`."""
+        x = as_numbers(features, self.selector.columns)
+        check_present(x, self.kind)
+        return x, self.harmonised(x[None, :], [str(features.get(SCANNER))])[0]
+
+    def harmonised(self, x: Floats, scanner: Sequence[str]) -> Floats:
+        """Values (n, p) of patients of these scanners (n,)."""
+        return x if self.harmoniser is None else self.harmoniser.apply(x, scanner)
 
     def score(self, features: Mapping[str, Any]) -> ScoreResult:
         """Risk of one patient. FeaturesMissing where names are not there, or more than half of the values missing."""
-        x = as_numbers(features, self.selector.columns)
-        check_present(x, self.kind)
+        raw, x = self.patient(features)
         logit = self.logits_of(x[None, :])
         effects = (logit - self.head.fast_logit(self.selector.without_each(x))) * self.head.calibration.slope
-        return result(self.head, logit, self.selector.columns, list(x), effects)
+        return result(self.head, logit, self.selector.columns, list(raw), effects)
 
     def logits_of(self, x: Floats) -> Floats:
-        """Log-odds beyond the prevalence (n,) of raw values (n, p) in the order of :attr:`features`."""
+        """Log-odds beyond the prevalence (n,) of (harmonised) values (n, p) in the order of the selector's columns."""
         return self.head.logit(self.selector.transform(x))
 
     def logits(self, table: pd.DataFrame) -> Floats:
         """Log-odds beyond the prevalence, one a row; missing values count as the training median."""
-        return self.logits_of(table_values(table, self.selector.columns))
+        return self.logits_of(self.of_table(table))
+
+    def of_table(self, table: pd.DataFrame) -> Floats:
+        """Values (n, p) of a table with one row a patient, harmonised by its column ``scanner``."""
+        x = table_values(table, self.selector.columns)
+        return self.harmonised(x, table[SCANNER].astype(str).tolist() if SCANNER in table else [""] * len(table))
 
     def probabilities(self, table: pd.DataFrame) -> Floats:
         """Calibrated risks (n,) of a table with one row a patient."""

@@ -16,6 +16,7 @@ from models.baseline import baseline_table
 from models.classifiers import check_classifier
 from models.data_checks import batch_like, heavy_tailed, scales_by_site, sentences
 from models.folds import check_enough, stratified_folds
+from models.harmonisation_effect import harmonisation_effect
 from models.in_sample import label_apparent
 from models.leakage import leakage_check
 from models.performance import HELD_OUT, all_curves, delong, reference_metrics, signature_metrics
@@ -83,6 +84,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
             "subgroups": subgroups(patients.clinical, predictions, list(development.signatures)),
             "ablation": ablation(patients, development, predictions, settings) if settings.ablation else [],
             "data_checks": checks,
+            "harmonisation": harmonisation_effect(patients, development, settings),
             **({"in_sample": study.in_sample} if study.in_sample is not None else {}),
         }
         if study.in_sample is not None and study.in_sample["handling"] == "apparent":
@@ -150,7 +152,7 @@ def _data_checks(patients: StudyPatients, development: Development, predictions:
             # A DL-sign takes every column: none of them is selected.
             selected = development.signatures[kind].features if kind == "rad" else []
             checks["heavy_tailed"][source] = heavy_tailed(matrix, training)
-            checks["batch_like"][source] = batch_like(matrix, training, patients.site, selected)
+            checks["batch_like"][source] = batch_like(matrix, training, patients.scanner, selected)
     checks["scales"] = {kind: scales_by_site(predictions, kind) for kind in development.signatures}
     return checks
 

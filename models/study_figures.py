@@ -66,7 +66,7 @@ def importance(signature: AnySignature, patients: StudyPatients) -> list[tuple[s
     matrix = patients.radiomics if signature.kind == "rad" else patients.deep
     if matrix is None:
         return []
-    x = signature.selector.transform(_of(matrix, signature, rows))
+    x = signature.selector.transform(_of(matrix, signature, patients, rows))
     return _importance(signature.head, x, signature.selector.names)
 
 
@@ -85,14 +85,15 @@ def _stacked(signature: CombinedSignature, patients: StudyPatients, rows: Ints) 
     for sign in signature.members:
         matrix = patients.radiomics if sign.kind == "rad" else patients.deep
         if matrix is not None:
-            columns.append(sign.head.fast_logit(sign.selector.transform(_of(matrix, sign, rows)))[:, None])
+            x = sign.selector.transform(_of(matrix, sign, patients, rows))
+            columns.append(sign.head.fast_logit(x)[:, None])
     if patients.clinical is not None:
         columns.append(signature.stack.encoder.transform(patients.clinical, rows))
     return np.hstack(columns)
 
 
-def _of(matrix: FeatureMatrix, signature: Signature, rows: Ints) -> Floats:
-    return matrix.columns(signature.selector.columns)[rows]
+def _of(matrix: FeatureMatrix, signature: Signature, patients: StudyPatients, rows: Ints) -> Floats:
+    return signature.harmonised(matrix.columns(signature.selector.columns)[rows], patients.scanner[rows].tolist())
 
 
 def _lasso(lasso: Lasso, names: Sequence[str]) -> dict[str, Any]:

@@ -24,8 +24,10 @@ class StudySettings(BaseModel):
     one missed case outweighs; it gives the second, declared threshold 1 / (1 + harm_ratio). ``icc_cutoff``,
     ``icc_form``, ``max_cv`` and ``unmeasured`` are the filter in front of selection
     (``models.selection.robustness``), which does nothing without repeated segmentations or a robustness table.
-    ``ablation`` asks what each sequence, structure, family and source is worth on held-out patients. ``n_jobs``
-    spreads work over processes and never changes a result.
+    ``harmonisation`` brings scanners to one location and spread in front of selection, learnt in each fold; a
+    scanner that training does not have is left ``as_is``, or ``refuse``d. ``ablation`` asks what each sequence,
+    structure, family and source is worth on held-out patients. ``n_jobs`` spreads work over processes and never
+    changes a result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +48,9 @@ class StudySettings(BaseModel):
     icc_form: IccForm = "icc_2_1"
     max_cv: float | None = Field(default=None, gt=0.0)
     unmeasured: Literal["keep", "drop"] = "keep"
+
+    harmonisation: Literal["none", "combat"] = "none"
+    unseen_scanner: Literal["as_is", "refuse"] = "as_is"
 
     harm_ratio: float = Field(default=3.0, gt=0.0)
     ablation: bool = True

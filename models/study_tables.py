@@ -31,9 +31,10 @@ SOURCES = ("radiomics", "deep", "clinical")
 
 @dataclass(frozen=True)
 class StudyTables:
-    """``patients``: patient_id, site (text), partition, outcome (0 or 1). ``radiomics``, ``deep`` (numbers, NaN where
-    missing), ``clinical`` (numbers or text) and ``reads`` (columns A, B, C of 0 and 1): a row for each row of
-    ``patients``, features only. ``repeats``: patient_id, segmentation (and site), then radiomics columns; any rows.
+    """``patients``: patient_id, site (text), partition, outcome (0 or 1), and scanner where it is known.
+
+    ``radiomics``, ``deep`` (numbers, NaN where missing), ``clinical`` (numbers or text) and ``reads`` (columns A, B,
+    C of 0 and 1): a row for each row of ``patients``, features only. ``repeats``: patient_id, segmentation (and site), then radiomics columns; any rows.
     ``robustness``: what ``asdeg robustness`` wrote, a row a radiomics feature and kind.
 
     ``warnings``: whole sentences about what reading left out. FeatureTableError where tables do not fit together.
@@ -265,6 +266,8 @@ def _patients(path: Path) -> tuple[pd.DataFrame, list[str]]:
             f"{wrong} outcomes are neither 0 nor 1.", action="Write 0, 1, or nothing where unknown.", file=path.name
         )
     patients = pd.DataFrame({"patient_id": table["patient_id"], "site": site, "partition": cohort})
+    if "scanner" in table.columns:
+        patients["scanner"] = [str(name) if pd.notna(name) else "unknown" for name in table["scanner"]]
     twice = int(patients.duplicated(["site", "patient_id"]).sum())
     if twice:
         raise FeatureTableError(f"{twice} patients are there twice.", action="Give one row a patient.", file=path.name)

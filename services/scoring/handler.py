@@ -58,7 +58,8 @@ class ScoringHandler:
         loaded = self._signature(release, snapshot)
         case_id = _case_of(snapshot, site, patient_id)
         found = patient_features(snapshot, site, patient_id, loaded.feature_sets)
-        known = {**_clinical(snapshot, site, patient_id), **found}
+        # The scanners of a store's cohort are its sites (StudyPatients).
+        known = {"scanner": site, **_clinical(snapshot, site, patient_id), **found}
         # What is missing altogether counts as missing; the signature says how much of that it bears.
         result = loaded.signature.score({name: known.get(name) for name in loaded.signature.features})
         answer = ScoreAnswer(

@@ -43,7 +43,7 @@ def test_metrics_are_the_contract(result: StudyResult) -> None:
     assert set(metrics) == {
         *("signatures", "classifiers", "baselines", "delong", "clinical", "surgeons"),
         *("baseline_table", "leakage_check", "curves", "sites", "subgroups", "ablation", "data_checks"),
-        "recommendation",
+        *("recommendation", "harmonisation"),
     }
     assert set(metrics["signatures"]) == {"rad", "dl", "combined"}
     for kind, signature in metrics["signatures"].items():
