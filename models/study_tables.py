@@ -34,8 +34,9 @@ class StudyTables:
     """``patients``: patient_id, site (text), partition, outcome (0 or 1), and scanner where it is known.
 
     ``radiomics``, ``deep`` (numbers, NaN where missing), ``clinical`` (numbers or text) and ``reads`` (columns A, B,
-    C of 0 and 1): a row for each row of ``patients``, features only. ``repeats``: patient_id, segmentation (and site), then radiomics columns; any rows.
-    ``robustness``: what ``asdeg robustness`` wrote, a row a radiomics feature and kind.
+    C of 0 and 1): a row for each row of ``patients``, features only. ``repeats``: patient_id, segmentation (and
+    site), then radiomics columns; any rows. ``robustness``: what ``asdeg robustness`` wrote, a row a radiomics
+    feature and kind.
 
     ``warnings``: whole sentences about what reading left out. FeatureTableError where tables do not fit together.
     """
