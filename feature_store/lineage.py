@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,9 +20,12 @@ EMBEDDING_COLUMN = re.compile(r"^(?P<encoder>.+)_(?P<place>[0-9]{3,})$")
 class Origin:
     """One revision of a value. ``counts``: whether it is what scoring and training read now.
 
-    ``made_with`` is the feature set or encoder; ``region`` and ``image`` are what the store holds of the ROI
-    and its series now (None where they were withdrawn).
+    ``made_with`` is the feature set or encoder; ``region`` and ``image`` are the rows of the ROI and its series that
+    have these hashes, as they stood when the value was made (None where the store never had such). ``sent_by``
+    (the site) and ``sent_in_push`` are of the push that brought the mask.
     """
+
+    site: str
 
     value: float | None
     error: str | None
@@ -38,6 +41,8 @@ class Origin:
     push_sequence: int
     committed_at: datetime
     pushed_by: str
+    sent_by: str | None
+    sent_in_push: int | None
     region: dict[str, Any] | None
     image: dict[str, Any] | None
 
@@ -51,13 +56,17 @@ def explain(snapshot: Snapshot, site: str, patient_id: str, feature: str) -> lis
     where = {"site": site, "patient_id": patient_id}
     where |= {column: str(getattr(roi, column)) for column in ROI_COLUMNS}
     pushed_by = dict(zip(snapshot.pushes["push_id"].to_pylist(), snapshot.pushes["source"].to_pylist(), strict=True))
-    region = _one(snapshot, "rois", where)
-    image = _one(snapshot, "series", {k: where[k] for k in ("site", "patient_id", "sequence")})
+    now = snapshot.table("rois", where=where).to_pylist()
+    regions = snapshot.revisions("rois", where=where).to_pylist()
+    images = snapshot.revisions("series", where={k: where[k] for k in ("site", "patient_id", "sequence")}).to_pylist()
     found = []
     for row, place, made in _revisions(snapshot, where, name):
-        current = region is not None and all(region[k] == row[k] for k in ("image_hash", "mask_hash"))
+        current = any(_same(region, row, "case_id", "image_hash", "mask_hash") for region in now)
+        region = _source(regions, row, "case_id", "image_hash", "mask_hash")
+        image = _source(images, row, "case_id", "image_hash")
         found.append(
             Origin(
+                site=site,
                 value=None if row["values"] is None else float(row["values"][place]),
                 error=row["error"],
                 counts=current and row["latest"],
@@ -72,6 +81,8 @@ def explain(snapshot: Snapshot, site: str, patient_id: str, feature: str) -> lis
                 push_sequence=row["push_sequence"],
                 committed_at=row["committed_at"],
                 pushed_by=pushed_by[row["push_id"]],
+                sent_by=None if region is None else pushed_by[region["push_id"]],
+                sent_in_push=None if region is None else region["push_sequence"],
                 region=region,
                 image=image,
             )
@@ -117,6 +128,19 @@ def _of(snapshot: Snapshot, table: str, where: dict[str, str]) -> list[dict[str,
     return [row | {"latest": row["push_sequence"] == newest} for row in rows if not row["withdrawn"]]
 
 
-def _one(snapshot: Snapshot, table: str, where: dict[str, str]) -> dict[str, Any] | None:
-    rows = snapshot.table(table, where=where).to_pylist()
-    return rows[0] if rows else None
+def _same(one: Mapping[str, Any], other: Mapping[str, Any], *columns: str) -> bool:
+    return all(one[column] == other[column] for column in columns)
+
+
+def _source(revisions: list[dict[str, Any]], row: Mapping[str, Any], *columns: str) -> dict[str, Any] | None:
+    """The revision that brought what the value was made of: the first one with its hashes, unless later rows differ
+    in between, and never one of a later push."""
+    source = None
+    for revision in sorted(revisions, key=lambda one: one["push_sequence"]):
+        if revision["push_sequence"] > row["push_sequence"]:
+            break
+        if revision["withdrawn"] or not _same(revision, row, *columns):
+            source = None if _same(revision, row, "case_id") else source
+        elif source is None:
+            source = revision
+    return source

@@ -62,6 +62,7 @@ def optimize(
             progress(name, number / len(there))
         done.append(_optimize_table(logs[name], dead.get(name, []), settings))
     blobs.sweep_unfinished(settings.dead_after_hours)
+    blobs.sweep_cache()
     return done
 
 

@@ -23,7 +23,7 @@ from feature_store.cohort_settings import CohortSettings
 from feature_store.cohorts import freeze_cohort, load_cohort
 from feature_store.control import ControlDatabase, Credential, default_url
 from feature_store.delta import DeltaLog
-from feature_store.erasure import ErasureReport, EraseSettings, erase_patient, readmit
+from feature_store.erasure import EraseSettings, ErasureReport, erase_patient, readmit
 from feature_store.erasures import find
 from feature_store.errors import NotFound, PatientErased
 from feature_store.push_log import PushLog

@@ -22,6 +22,7 @@ def test_a_value_and_its_earlier_revision(folder_store: FeatureStore) -> None:
     assert (first.made_with, first.settings) == ("study-mr-0a1b2c3d", "{}")
     assert (first.image_hash, first.mask_hash, first.software_version) == ("aa", "bb", "test")
     assert (first.push_sequence, first.pushed_by) == (3, "extraction")
+    assert (first.site, first.sent_by, first.sent_in_push) == ("a", "a", 2)  # who brought the mask, and when
     assert first.region is not None
     assert first.region["voxel_count"] == 100
     assert first.image is not None
@@ -34,6 +35,10 @@ def test_a_value_and_its_earlier_revision(folder_store: FeatureStore) -> None:
     newest, earlier = explain(folder_store.snapshot(), "a", "p1", NAME)
     assert (newest.value, newest.counts, newest.mask_hash) == (9.5, True, "ee")
     assert (earlier.value, earlier.counts, earlier.mask_hash) == (2.5, False, "bb")
+    assert (newest.sent_in_push, earlier.sent_in_push) == (4, 2)
+    assert newest.region is not None
+    assert earlier.region is not None
+    assert (newest.region["mask_hash"], earlier.region["mask_hash"]) == ("ee", "bb")
 
 
 def test_an_embeddings_column(folder_store: FeatureStore) -> None:
@@ -42,6 +47,7 @@ def test_an_embeddings_column(folder_store: FeatureStore) -> None:
     folder_store.push({**case("p1"), **rows}, kind="case", source="a")
     (found,) = explain(folder_store.snapshot(), "a", "p1", ROIS[0].feature_name("vit_small-0a1b2c3d_002"))
     assert (found.value, found.made_with, found.counts) == (3.0, "vit_small-0a1b2c3d", True)
+    assert (found.image_hash, found.mask_hash, found.sent_by, found.sent_in_push) == ("aa", "bb", "a", 2)
     with pytest.raises(NotFound):
         explain(folder_store.snapshot(), "a", "p1", ROIS[0].feature_name("vit_small-0a1b2c3d_004"))
 

@@ -116,3 +116,44 @@ def test_a_withdrawn_case_may_come_back(store: FeatureStore) -> None:
     withdraw_case(filled(store), "a", "p1", "wrong side", "registry")
     assert push_again(store, case("p1")).written == {"cases": 1, "series": 2, "rois": 2, "clinical": 1}
     assert len(patient_features(store.snapshot(), "a", "p1", [SET], ROIS)) == 6
+
+
+def test_what_used_a_case_before_it_was_corrected_is_named(folder_store: FeatureStore) -> None:
+    store = filled(folder_store)
+    freeze_cohort(store, CohortSettings(name="study"))
+    now, at = datetime.now(UTC), store.snapshot().sequence
+    run = {
+        "run_id": "r1", "kind": "training", "state": "finished", "cohort": "study", "version": 1, "settings": "{}",
+        "artefacts": '{"rad": "abc"}', "started_at": now, "software_version": "test",
+    }  # fmt: skip
+    score = {
+        **ids("p1"), "kind": "rad", "signature": "abc", "probability": 0.5, "high_risk": False, "threshold": 0.6,
+        "moved_by": "[]", "asked_by": "app", "asked_at": now,
+    }  # fmt: skip
+    early = {**score, "score_id": "s1", "as_of": at}
+    tuned = encoder("vit_small-99999999", seen=["a/p1"], outcomes=True)
+    store.push({"training_runs": [run], "scores": [early], "encoders": [tuned]}, kind="run", source="x")
+    assert touched(store.snapshot()) == []
+    store.push({"radiomics": [radiomics("p1", [7.0, 8.0, 9.0], ROIS[1], name=SET)]}, kind="features", source="x")
+    assert touched(store.snapshot()) == []  # made anew from the same image and mask: nothing was corrected
+    other = case("p1")
+    other["clinical"][0]["age"] = 61.0
+    other["rois"][0]["mask_hash"] = "ee"
+    push_again(store, other)
+    late = {**score, "score_id": "s2", "as_of": store.snapshot().sequence}
+    store.push({"scores": [late]}, kind="scores", source="x")
+    (found,) = touched(store.snapshot())
+    assert (found.change, found.case_id, found.reason) == ("corrected", "case-a-p1", "another clinical, rois")
+    assert (found.scores, found.cohorts, found.runs) == (1, ("study v1",), ("r1",))  # the later score is of the new case
+    assert (found.signatures, found.nets) == (("abc",), ("vit_small-99999999",))
+    # another outcome than the cohort was frozen with
+    store.push({"labels": [label("p2", 1 - label_of(store, "p2"))]}, kind="outcome", source="a")
+    changes = {(one.case_id, one.reason): one for one in touched(store.snapshot())}
+    assert changes["case-a-p2", "another outcome"].runs == ("r1",)
+    assert freeze_cohort(store, CohortSettings(name="study")).version == 2
+    assert {one.cohorts for one in touched(store.snapshot())} == {("study v1",)}  # the new version is of the new cases
+
+
+def label_of(store: FeatureStore, patient: str) -> int:
+    (row,) = store.snapshot().table("labels", where={"site": "a", "patient_id": patient}).to_pylist()
+    return int(row["outcome"])
