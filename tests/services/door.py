@@ -91,9 +91,11 @@ class DoorProcess:
 
     folder: Path
     carries: bool = True
+    port: int = 0
 
     def __enter__(self) -> DoorProcess:
-        command = [sys.executable, "-m", "tests.services.door", str(self.folder), *([] if self.carries else ["--idle"])]
+        command = [sys.executable, "-m", "tests.services.door", str(self.folder), "--port", str(self.port)]
+        command += [] if self.carries else ["--idle"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.url = json.loads(self.process.stdout.readline())["url"]
@@ -125,9 +127,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--idle", action="store_true", help="nothing that was accepted is carried out")
+    parser.add_argument("--port", type=int, default=0)
     chosen = parser.parse_args()
     house = House.open(settings_of(chosen.folder), create=True)
-    server = uvicorn.Server(uvicorn.Config(app_of(house, carries=not chosen.idle), port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app_of(house, carries=not chosen.idle), port=chosen.port, log_level="error"))
 
     def say() -> None:
         while not server.started:

@@ -19,6 +19,8 @@ import httpx
 import pytest
 from tusclient.client import TusClient
 
+from feature_store.errors import StoreError
+from infra import site_client
 from infra.bootstrap import House
 from pipelines.phantom import PhantomCohort
 from tests.services.door import Door, DoorProcess, make_keys, open_door, packed, settings_of
@@ -271,31 +273,68 @@ def test_an_upload_that_is_no_case(door: Door) -> None:
 
 
 # --- servers that are killed -------------------------------------------------------------------
-def test_what_was_acknowledged_is_never_lost_and_a_broken_upload_goes_on(
-    tmp_path: Path, phantoms: PhantomCohort
+def test_what_was_acknowledged_is_never_lost_and_a_client_goes_on(
+    tmp_path: Path, phantoms: PhantomCohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = House.open(settings_of(tmp_path), create=True)
     keys = make_keys(house)
     case, other = phantoms.cases[0], phantoms.cases[1]
-    data = packed(other.folder, "w")
-    with DoorProcess(tmp_path, carries=False) as first:
+    monkeypatch.setattr(site_client, "PART_BYTES", 10_000)
+    first_sent = threading.Event()
+
+    def push_other() -> dict[str, Any]:
+        def progress(_: str, done: float) -> None:
+            if done > 0.3:
+                first_sent.set()
+
+        with site_client.SiteClient(first.url, keys[other.site]) as client:
+            return client.push_case(other.folder, progress=progress)
+
+    with DoorProcess(tmp_path, carries=False) as first, ThreadPoolExecutor(1) as pool:
         door = Door(house, first.url, keys)
         ticket = door.call(case.site, "POST", "/v1/cases", content=packed(case.folder)).json()
         assert ticket["state"] == "received"
-        where = begin(door, data, other.site)
-        patch(door, where, 0, data[: len(data) // 2], other.site)
+        pushed = pool.submit(push_other)
+        assert first_sent.wait(60)
         first.kill()
-    assert house.store.snapshot().sequence == 0
-    with DoorProcess(tmp_path) as second:
-        door = Door(house, second.url, keys)
-        assert _offset(door, where, other.site) == len(data) // 2
-        last = patch(door, where, len(data) // 2, data[len(data) // 2 :], other.site)
-        for site, case_id in ((case.site, ticket["case_id"]), (other.site, last.headers["asdeg-case"])):
-            report = door.call(site, "GET", f"/v1/cases/{case_id}?wait=60").json()
-            assert (report["state"], report["receipt"]["findings"]) == ("validated", [])
-            assert [step["state"] for step in report["history"]] == ["received", "validated"]
+        assert house.store.snapshot().sequence == 0
+        with DoorProcess(tmp_path, port=int(first.url.rpartition(":")[2])):
+            receipt = pushed.result(timeout=120)
+            for site, case_id in ((case.site, ticket["case_id"]), (other.site, receipt["case_id"])):
+                report = door.call(site, "GET", f"/v1/cases/{case_id}?wait=60").json()
+                assert (report["state"], report["receipt"]["findings"]) == ("validated", [])
+                assert [step["state"] for step in report["history"]] == ["received", "validated"]
     assert len(house.store.snapshot().table("cases")) == 2
+    uploads = house.intake.inbox.book.in_state("done")
+    assert sorted(upload.site for upload in uploads) == sorted([case.site, other.site])  # gone on with, not begun anew
     assert list(house.intake.inbox.folder.iterdir()) == []
+
+
+def test_a_case_that_brings_its_reader_down_is_given_up_and_one_that_the_store_refuses_is_not(
+    tmp_path: Path, phantoms: PhantomCohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_door(tmp_path, carries=False) as door:
+        intake, case = door.house.intake, phantoms.cases[0]
+        case_id = door.call(case.site, "POST", "/v1/cases", content=packed(case.folder)).json()["case_id"]
+        fails: list[BaseException] = [StoreError("full")] * 5 + [RuntimeError("a bug")] * 3
+
+        def ingest_folder(*_: object) -> None:
+            raise fails.pop(0)
+
+        monkeypatch.setattr(door.house.ingest, "ingest_folder", ingest_folder)
+        while fails:
+            with pytest.raises((StoreError, RuntimeError)):
+                intake.carry_out(case_id)
+            assert door.call(case.site, "GET", f"/v1/cases/{case_id}").json()["state"] == "received"
+        assert intake.carry_out(case_id)
+        report = door.call(case.site, "GET", f"/v1/cases/{case_id}").json()
+        assert (report["state"], report["receipt"]["state"]) == ("rejected", "rejected")
+        assert "3 times" in report["reasons"][0]
+        assert inbox(door) == []
+        monkeypatch.undo()  # sent again, it is tried again
+        assert door.call(case.site, "POST", "/v1/cases", content=packed(case.folder)).json()["known"] is False
+        intake.carry_out(case_id)
+        assert door.call(case.site, "GET", f"/v1/cases/{case_id}").json()["state"] == "validated"
 
 
 def test_memory_does_not_grow_with_the_upload(tmp_path: Path) -> None:
