@@ -154,7 +154,7 @@ def named_cases(data: Path) -> Iterator[tuple[str, Callable[[], Case]]]:
 
     def large() -> Case:
         ct, mask = ct_dicom()
-        return ct, _dilated(mask, 500_000), [1], default
+        return ct, _dilated(mask, bones, 500_000), [1], default
 
     lumbar = ("ct_lumbar/ct.nii.gz", "ct_lumbar/totalsegmentator_seg.nii.gz")
     t2 = ("t2_single_disc/sub-mri_label-6_T2w.nii.gz", "t2_single_disc/sub-mri_seg-vert_label-6_msk.nii.gz")
@@ -243,11 +243,11 @@ def sagittal_phantom() -> tuple[sitk.Image, sitk.Image]:
     return image, mask
 
 
-def _dilated(mask: sitk.Image, voxels: int) -> sitk.Image:
-    """All labels as one, grown until it holds that many voxels; of the last layer only as many as are missing."""
+def _dilated(mask: sitk.Image, labels: list[int], voxels: int) -> sitk.Image:
+    """The labels as one, grown until it holds that many voxels; of the last layer only as many as are missing."""
     from scipy.ndimage import binary_dilation
 
-    roi = sitk.GetArrayFromImage(mask) > 0
+    roi = np.isin(sitk.GetArrayFromImage(mask), labels)
     while (missing := voxels - int(roi.sum())) > 0:
         layer = np.flatnonzero(binary_dilation(roi) & ~roi)
         roi.reshape(-1)[layer[:missing]] = True
