@@ -56,11 +56,20 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def features_of(table: pd.DataFrame, file: str) -> tuple[pd.DataFrame, list[str]]:
-    """Feature columns as float64, text in them as missing, and a sentence on columns that were left out."""
+    """Feature columns as float64, text in them as missing, and a sentence on columns that were left out.
+
+    FeatureTableError where no column has a number.
+    """
     ignored = [c for c in table.columns if c in NOT_FEATURES]
     candidates = [c for c in table.columns if c not in (*KEYS, *ignored) and not c.startswith(DIAGNOSTICS)]
     numbers = {c: as_floats(table[c]) for c in candidates}
     kept = {c: values for c, values in numbers.items() if np.isfinite(values).any()}
+    if not kept:
+        raise FeatureTableError(
+            f"None of its {len(candidates)} columns holds a number.",
+            action="Give one column a feature, with numbers; text and empty columns are no features.",
+            file=file,
+        )
     left_out = len(table.columns) - len(kept) - sum(key in table.columns for key in KEYS)
     notes = [f"{left_out} columns of {file} are no features (text, empty, provenance or outcome)."] if left_out else []
     return pd.DataFrame(kept, index=table.index), notes

@@ -36,7 +36,8 @@ class Scaling:
     def apply(self, x: Floats) -> Floats:
         """``x`` (n, p) in the features' own units, NaN where missing, to z-scores (n, p)."""
         filled = np.where(np.isfinite(x), x, self.medians)
-        scaled = np.clip((filled - self.centre) / self.scale, -self.clip, self.clip)
+        with np.errstate(over="ignore"):  # what overflows is clipped
+            scaled = np.clip((filled - self.centre) / self.scale, -self.clip, self.clip)
         return np.asarray((scaled - self.mean) / self.sd, dtype=np.float64)
 
     def heavy_tailed(self, x: Floats) -> NDArray[np.bool_]:
@@ -106,15 +107,20 @@ def robust_scaling(x: Floats, clip: float) -> Scaling:
 
     The default 3.5 is where Tukey's outer fences lie for symmetric values. Real PyRadiomics columns have
     values 10⁶ quartile ranges out; unclipped, one patient would decide the F-test, the correlation and the
-    LASSO. A column whose quartiles coincide is scaled by its standard deviation. ``x`` (n, p): usable columns.
+    LASSO. A column whose quartiles coincide is scaled by the median distance of those values that do differ:
+    its standard deviation may be one patient's doing. ``x`` (n, p): usable columns.
     """
     low, median, high = quartiles(x)
     filled = np.where(np.isfinite(x), x, median)
     iqr = high - low
     # A quartile range of rounding errors is none; the value with the largest spread then decides.
     flat = ~(iqr > 1e-12 * np.maximum(np.abs(high), np.abs(low)))
-    scale = np.where(flat, filled.std(axis=0), iqr)
-    scaled = np.clip((filled - median) / scale, -clip, clip)
+    scale = iqr
+    for column in np.flatnonzero(flat):
+        distance = np.abs(filled[:, column] - median[column])
+        scale[column] = np.median(distance[distance > 1e-13 * abs(median[column])])
+    with np.errstate(over="ignore"):  # what overflows is clipped
+        scaled = np.clip((filled - median) / scale, -clip, clip)
     return Scaling(median, median, scale, scaled.mean(axis=0), scaled.std(axis=0), clip)
 
 

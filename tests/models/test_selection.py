@@ -167,6 +167,21 @@ def test_heavy_tails_do_not_reach_the_lasso() -> None:
     np.testing.assert_allclose(z.std(axis=0), 1)
 
 
+def test_a_column_that_is_mostly_one_value_keeps_what_it_says_beside_an_outlier() -> None:
+    """Quartiles coincide and one value is 10³⁰⁰: neither a scale of 0, nor one that only this patient sees."""
+    rng = np.random.default_rng(11)
+    y = np.arange(90) % 2
+    x = rng.normal(size=(90, 8))
+    x[:, 0] = np.where((rng.random(90) < 0.4) & (y == 1), rng.uniform(1, 2, 90), 0.0)
+    x[4, 0] = 1e300
+    x[:, 1] = 0.0
+    x[3, 1] = 1e-300
+    z = robust_scaling(x, 3.5).apply(x)
+    assert np.isfinite(z).all()
+    np.testing.assert_allclose(z.std(axis=0), 1)
+    assert "f0" in RadRecipe().fit(FeatureMatrix(tuple(f"f{i}" for i in range(8)), x), y, seed=0).names
+
+
 @pytest.mark.parametrize("recipe", [RadRecipe(), DeepRecipe()])
 def test_one_patient_equals_many_to_the_bit_with_missing_values(recipe: RadRecipe | DeepRecipe) -> None:
     rng = np.random.default_rng(6)
