@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from infra.settings import Settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from infra.dicom import DicomDoors
     from models.combined import CombinedSignature
     from models.signature import Signature
     from services.ingest.deidentification.site_key import SiteKeys
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from services.training.releases import Releases
     from services.training.retraining import Retraining
 
-SERVICES = ("ingest", "selection", "training", "scoring")
+SERVICES = ("ingest", "dicom", "selection", "training", "scoring")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class House:
     def ingest(self) -> IngestHandler:
         from services.ingest.handler import IngestHandler
 
-        return IngestHandler(self.store, self.control, self.pseudonym)
+        return IngestHandler(self.store, self.control, self.pseudonym, dates=self)
 
     @cached_property
     def intake(self) -> Intake:
@@ -66,6 +68,20 @@ class House:
         folder = inbox_folder(chosen)
         inbox = Inbox(folder, self.control, limits, chosen.site_quota_mb << 20, chosen.upload_hours)
         return Intake(self.ingest, self.store, self.control, inbox)
+
+    @cached_property
+    def dicom(self) -> DicomDoors:
+        from infra.dicom import DicomDoors
+
+        return DicomDoors(self)
+
+    def set_index_date(self, site: str, patient_id: str, day: date) -> bool:
+        """Of a case whose images' dates only the staged DICOM has; False where it is not there."""
+        from infra.dicom import staging_folder, takes_dicom
+
+        if not takes_dicom(self.settings) or not staging_folder(self.settings).is_dir():
+            return False
+        return self.dicom.assembler.set_index_date(site, patient_id, day)
 
     @cached_property
     def site_keys(self) -> SiteKeys:
@@ -199,7 +215,13 @@ def site_keys(settings: Settings) -> SiteKeys:
     return SiteKeys(settings.store, Path(file) if file else None, Path(folder) if folder else None)
 
 
-_BUILDERS = {"ingest": _ingest_app, "selection": _selection_app, "training": _training_app, "scoring": _scoring_app}
+_BUILDERS = {
+    "ingest": _ingest_app,
+    "dicom": lambda house: house.dicom.app(),
+    "selection": _selection_app,
+    "training": _training_app,
+    "scoring": _scoring_app,
+}
 
 
 def openapi(house: House) -> dict[str, Any]:
@@ -209,7 +231,11 @@ def openapi(house: House) -> dict[str, Any]:
     from feature_store.vocabulary import RESEARCH_USE
 
     whole: dict[str, Any] = {}
+    from infra.dicom import takes_dicom
+
     for service in SERVICES:
+        if service == "dicom" and not takes_dicom(house.settings):
+            continue
         app = house.app(service)
         part = get_openapi(title="asdeg", version="1", description=RESEARCH_USE, routes=app.routes)
         whole.setdefault("openapi", part["openapi"])

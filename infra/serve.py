@@ -1,9 +1,10 @@
-"""Ray Serve: four applications behind one port.
+"""Ray Serve: an application for each service behind one port.
 
 Each service is an application of its own, so that a gigabyte coming in never delays a score going out. Serve
 gives a request to the application with the longest matching prefix:
 
     /v1/cases            ingest
+    /dicom-web           STOW-RS, where sites have pseudonym keys
     /v1/selection-runs   selection
     /v1/training-runs    training
     /                    scoring: /v1/scores, /v1/releases, /healthz, /readyz, /docs
@@ -22,11 +23,13 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from feature_store.errors import AsdegError, Conflict, NotReady
+from infra.dicom import takes_dicom
 from infra.settings import Settings
 from pipelines.ray_session import prepare_environment
 
@@ -47,6 +50,7 @@ class Place:
 
 PLACES = {
     "ingest": Place("/v1/cases", ongoing=8, queued=64),
+    "dicom": Place("/dicom-web", ongoing=8, queued=64),
     "selection": Place("/v1/selection-runs", ongoing=8, queued=32),
     "training": Place("/v1/training-runs", ongoing=8, queued=32),
     "scoring": Place("/", ongoing=32, queued=256),
@@ -82,10 +86,14 @@ def start(settings: Settings) -> Door:
             http_options={"host": settings.host, "port": settings.port},
             logging_config={"enable_access_log": False, "log_level": "WARNING"},
         )
+        open_places = _places(settings)
         serve.run_many(
-            [serve.RunTarget(_application(name, place, settings), name, place.prefix) for name, place in PLACES.items()]
+            [
+                serve.RunTarget(_application(name, place, settings), name, place.prefix)
+                for name, place in open_places.items()
+            ]
         )
-        _wait(door.url)
+        _wait(door.url, open_places)
     except BaseException as error:
         stop(door)
         if not isinstance(error, Exception) or isinstance(error, AsdegError):
@@ -138,7 +146,11 @@ def _application(name: str, place: Place, settings: Settings) -> Any:
 
     from infra.replica import Replica
 
-    replicas = {"scoring": settings.scoring_replicas, "ingest": settings.ingest_replicas}
+    replicas = {
+        "scoring": settings.scoring_replicas,
+        "ingest": settings.ingest_replicas,
+        "dicom": settings.ingest_replicas,
+    }
     deployment = serve.deployment(
         name=name,
         num_replicas=replicas.get(name, 1),
@@ -195,11 +207,15 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(url: str) -> None:
+def _places(settings: Settings) -> dict[str, Place]:
+    return {name: place for name, place in PLACES.items() if name != "dicom" or takes_dicom(settings)}
+
+
+def _wait(url: str, places: Mapping[str, Place]) -> None:
     """Until every application answers through the door: HAProxy learns of them one by one."""
     import httpx
 
-    for path in ("/healthz", *(place.prefix for place in PLACES.values() if place.prefix != "/")):
+    for path in ("/healthz", *(place.prefix for place in places.values() if place.prefix != "/")):
         for _ in range(240):
             try:
                 # without a key: any answer but the door's own 404, 502 and 503 comes from the service

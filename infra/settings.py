@@ -51,6 +51,22 @@ class Settings(BaseModel):
     pseudonym_key_file: str = Field("", description="the site's own pseudonym key, at the site's side")
     pseudonym_keys: str = Field("", description="folder with SITE.key for each site, at the services' side")
 
+    # the DICOM doors
+    dicom_sites: str = Field("", description="YAML file that says which AE titles are whose; empty: no C-STORE")
+    dicom_port: int | None = Field(None, ge=0, le=65535, description="port for C-STORE; empty: `serve` takes none")
+    dicom_staging: str = Field(
+        "", description="folder of instances not yet cases; empty: beside the store, STORE-dicom"
+    )
+    dicom_staging_limit_gb: float = Field(200.0, gt=0, description="what that folder may take, in GiB")
+    dicom_quiet_seconds: float = Field(120.0, ge=0, description="a study is complete after so long without an instance")
+    dicom_keep_hours: float = Field(336.0, ge=0, description="hours instances are kept for what comes late")
+    dicom_instance_limit_mb: int = Field(1024, ge=1, description="largest DICOM instance, in MB")
+    dicom_associations: int = Field(10, ge=1, description="most associations at once")
+    dicom_timeout_seconds: float = Field(60.0, gt=0, description="seconds of silence that end an association")
+    dicom_tls_certificate: str = Field("", description="certificate of the C-STORE door; empty: no TLS")
+    dicom_tls_key: str = Field("", description="its key, where it is not in the same file")
+    dicom_tls_authority: str = Field("", description="certificates of whom peers must have theirs; empty: need none")
+
     # the services
     num_cpus: int | None = Field(None, ge=1, description="CPUs Ray may use in-process; empty: all")
     num_gpus: int | None = Field(None, ge=0, description="GPUs extraction may use; empty: all there are")

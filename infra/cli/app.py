@@ -41,6 +41,7 @@ def build() -> typer.Typer:
     from infra.cli import (
         audit,
         cases,
+        dicom,
         encoders,
         feature_sets,
         features,
@@ -62,6 +63,7 @@ def build() -> typer.Typer:
     for group in (
         phantoms,
         cases,
+        dicom,
         images,
         label_maps,
         quality,

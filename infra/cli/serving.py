@@ -58,10 +58,15 @@ def serve(
     import signal
     import threading
 
+    from infra.dicom import DicomProcess, takes_dicom
     from infra.serve import start, stop
 
     settings = session.settings.but(host=host, port=port, ray_address=ray_address)
     house = Session(settings, session.as_json).house(create=True)
+    dicom = None
+    if takes_dicom(settings):
+        _ = house.dicom.sites  # what is wrong with that file is said now
+        dicom = DicomProcess(settings)
     stopped = threading.Event()
     session.note("Starting the services (about 15 seconds) …")
     door = start(settings)
@@ -81,9 +86,12 @@ def serve(
             "Ctrl-C stops.",
         )
         while not stopped.wait(1.0):
-            pass
+            if dicom is not None:
+                dicom.keep_alive()
     finally:
         session.note("Stopping …")
+        if dicom is not None:
+            dicom.stop()
         stop(door)
 
 

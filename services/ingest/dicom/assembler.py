@@ -33,12 +33,14 @@ from services.ingest.deidentification.pseudonym import shifted
 from services.ingest.deidentification.site_key import SiteKeys
 from services.ingest.dicom.assembly import Said, StagedReading, Used, read_staged
 from services.ingest.dicom.sites import DicomSites
-from services.ingest.dicom.staging import DONE, SAID, StagedCase, Staging
+from services.ingest.dicom.staging import DONE, SAID, TRIED, StagedCase, Staging
 from services.ingest.messages import CaseReceipt
 from services.ingest.said_before import CASE_PUSH
 
 log = structlog.get_logger(__name__)
 
+MOST_TRIES, AGAIN_S = 3, 3600.0
+"""A case whose assembly never ended so often is tried again only after so many seconds."""
 FULL = 0.9
 """From this share of the limit on, finished cases are given up before their time."""
 
@@ -82,9 +84,10 @@ class Assembler:
         """Assemble every case that has been quiet for long enough and is not what was assembled last."""
         receipts = []
         for case in self.staging.cases():
-            if time.time() - case.last_arrival < self.times.quiet_s or not self._changed(case):
+            if time.time() - case.last_arrival < self.times.quiet_s or not self._changed(case) or _in_vain(case):
                 continue
             try:
+                case.write(TRIED, {"count": int(case.read(TRIED).get("count", 0)) + 1, "at": time.time()})
                 receipt = self.assemble(case)
             except AsdegError as error:
                 log.error("dicom assembly", error=error.code, site=case.site)
@@ -151,6 +154,7 @@ class Assembler:
                 return None
             receipt = self._ingest(reading.case, case.site)
             case.write(DONE, _done(digest, reading))
+            case.write(TRIED, {})
             log.info("dicom case", site=case.site, state=receipt.state, instances=len(case.names()))
             return receipt
 
@@ -202,6 +206,12 @@ class Assembler:
         reasons = [one for one in (before.reasons if before else ()) if not one.startswith(kind)]
         state = before.state if before else "received"
         self._control.set_case_state(case.site, case.patient_id, name, state, [*reasons, reason])
+
+
+def _in_vain(case: StagedCase) -> bool:
+    """Whether assembling it has brought the process down so often that the others go first for a while."""
+    tried = case.read(TRIED)
+    return int(tried.get("count", 0)) >= MOST_TRIES and time.time() - float(tried["at"]) < AGAIN_S
 
 
 def last_pushed_clinical(snapshot: Snapshot, where: dict[str, Any]) -> Clinical:

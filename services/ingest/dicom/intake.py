@@ -16,7 +16,7 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from feature_store.audit import OK, Act
 from feature_store.control import ControlDatabase
 from feature_store.errors import AsdegError
 from pipelines.cases.manifest import case_id
@@ -93,6 +94,23 @@ class Outcome:
     @property
     def refused(self) -> bool:
         return self.status not in (SUCCESS, ELEMENTS_DISCARDED)
+
+
+def acts_of(outcomes: Sequence[Outcome], site: str, door: str) -> list[Act]:
+    """For the audit log: a row for each case that was sent to, and one for what was refused."""
+    by_case: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_case.setdefault(outcome.case_id, []).append(outcome)
+    return [
+        Act(
+            "push",
+            site=site,
+            case_id=case or None,
+            outcome=OK if case else some[0].reason.split(":")[0] or "NotKept",
+            details={"instances": len(some), "door": door},
+        )
+        for case, some in by_case.items()
+    ]
 
 
 class Intake:

@@ -4,7 +4,8 @@
     ROOT/SITE/PSEUDONYM/masks/NAME.dcm     segmentations and structure sets
     ROOT/SITE/PSEUDONYM/studies/NAME       an empty file for each study of which instances came
     ROOT/SITE/PSEUDONYM/said.json          what the site said of the case: which series to take
-    ROOT/SITE/PSEUDONYM/done.json          what the last assembly was made of, and what became of it
+    ROOT/SITE/PSEUDONYM/done.json          what the last assembly was made of
+    ROOT/SITE/PSEUDONYM/tried.json         how often it was begun and not ended
 
 An instance appears whole or not at all and is on the disk when :meth:`Staging.put` returns, so an acknowledged one
 survives a kill at any instant. The order and the time of arrival leave no trace: what is here is a set. Several
@@ -31,7 +32,7 @@ from typing import Any, BinaryIO
 from services.ingest.dicom.statuses import OUT_OF_RESOURCES, InstanceRefused
 
 IMAGES, MASKS, STUDIES = "images", "masks", "studies"
-SAID, DONE, LOCK = "said.json", "done.json", "lock"
+SAID, DONE, TRIED, LOCK = "said.json", "done.json", "tried.json", "lock"
 _WORK = ".work"
 _RECOUNT_S = 60.0
 """How long a process believes its own sum of bytes; other processes write as well."""

@@ -18,8 +18,11 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from pynetdicom.pdu import P_DATA_TF
 
+from feature_store.audit import AuditLog
+from feature_store.control import Credential
 from feature_store.errors import Conflict, SettingsError
-from services.ingest.dicom.intake import SYNTAXES, Intake
+from services.access import SITE
+from services.ingest.dicom.intake import SYNTAXES, Intake, acts_of
 from services.ingest.dicom.sites import DicomSite, DicomSites
 from services.ingest.dicom.statuses import NOT_AUTHORISED, SUCCESS
 
@@ -49,8 +52,8 @@ class ListenerSettings:
 class StoreListener:
     """The C-STORE door, open from :meth:`start` to :meth:`stop`."""
 
-    def __init__(self, intake: Intake, sites: DicomSites, settings: ListenerSettings) -> None:
-        self._intake, self._sites, self._settings = intake, sites, settings
+    def __init__(self, intake: Intake, sites: DicomSites, audit: AuditLog, settings: ListenerSettings) -> None:
+        self._intake, self._sites, self._audit, self._settings = intake, sites, audit, settings
         self._server: Any = None
 
     @property
@@ -74,6 +77,7 @@ class StoreListener:
             (evt.EVT_PDU_RECV, self._received),
             (evt.EVT_C_ECHO, lambda event: SUCCESS),
             (evt.EVT_C_STORE, self._store),
+            (evt.EVT_CONN_CLOSE, self._closed),
         ]
         try:
             self._server = entity.start_server(
@@ -105,7 +109,7 @@ class StoreListener:
             association.is_rejected = True
             association.kill()
             return
-        association.asdeg_site, association.asdeg_bytes = site, 0
+        association.asdeg_site, association.asdeg_bytes, association.asdeg_outcomes = site, 0, []
 
     def _site(self, association: Any) -> DicomSite | None:
         asked = association.requestor.primitive
@@ -125,14 +129,20 @@ class StoreListener:
         site = getattr(event.assoc, "asdeg_site", None)
         if site is None:
             return NOT_AUTHORISED
-
         outcome = self._intake.take(_reader(event), site)
+        event.assoc.asdeg_outcomes.append(outcome)
         event.request.DataSet = None
         if not outcome.refused:
             return outcome.status
         answer = Dataset()
         answer.Status, answer.ErrorComment = outcome.status, outcome.reason[:_COMMENT_LETTERS]
         return answer
+
+    def _closed(self, event: Any) -> None:
+        site, outcomes = getattr(event.assoc, "asdeg_site", None), getattr(event.assoc, "asdeg_outcomes", [])
+        if site is not None and outcomes:
+            sender = Credential(event.assoc.requestor.ae_title.strip(), SITE, site.name)
+            self._audit.record(sender, *acts_of(outcomes, site.name, "c-store"))
 
 
 def _reader(event: Any) -> Callable[[], Dataset]:

@@ -19,13 +19,15 @@ from pydicom.dataset import Dataset
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from feature_store.audit import Act, AuditLog
+from feature_store.control import Credential
 from feature_store.errors import ArchiveError, NotFound
 from services import http_errors
-from services.access import SITE, Credential, KeyBook, allow
+from services.access import SITE, KeyBook, allow
 from services.ingest.deidentification.site_key import SiteKeys
 from services.ingest.deidentification.values import new_uid
 from services.ingest.dicom.assembler import Assembler
-from services.ingest.dicom.intake import Intake, Outcome
+from services.ingest.dicom.intake import Intake, Outcome, acts_of
 from services.ingest.dicom.related import DICOM, RelatedParts, boundary_of
 from services.ingest.dicom.sites import DicomSites
 from services.ingest.dicom.statuses import NO_MATCH, SUCCESS
@@ -64,7 +66,14 @@ class Completion(BaseModel):
 
 
 def build_app(
-    intake: Intake, assembler: Assembler, sites: DicomSites, keys: SiteKeys, book: KeyBook, limit: int, spool: str = ""
+    intake: Intake,
+    assembler: Assembler,
+    sites: DicomSites,
+    keys: SiteKeys,
+    book: KeyBook,
+    audit: AuditLog,
+    limit: int,
+    spool: str = "",
 ) -> FastAPI:
     """``limit``: bytes of the largest instance; ``spool``: folder for the anonymous files of parts."""
     app = FastAPI(title="asdeg DICOMweb", description="Studies in. For research use only.")
@@ -87,6 +96,8 @@ def build_app(
             await _feed(request, parts)
         finally:
             parts.close()
+            if outcomes:
+                await run_in_threadpool(audit.record, caller, *acts_of(outcomes, site.name, "stow-rs"))
         if not outcomes:
             raise ArchiveError("The body holds no instance.", action="Send one instance a part.")
         return _answer(outcomes)
@@ -114,7 +125,9 @@ def build_app(
         patient = intake.staging.patient_of(site, new_uid(keys.needed(site), study))
         if patient is None:
             raise NotFound("Nothing of this study is staged.", action="Send the study first.")
-        return assembler.complete(site, patient, said.series_numbers if said else None)
+        receipt = assembler.complete(site, patient, said.series_numbers if said else None)
+        audit.record(caller, Act("complete", site=site, patient_id=patient, case_id=receipt.case_id))
+        return receipt
 
     @app.get("/dicom-web", tags=["dicom"], responses=http_errors.RESPONSES)
     def staged(caller: Annotated[Credential, Depends(site_only)]) -> list[Staged]:

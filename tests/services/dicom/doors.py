@@ -21,6 +21,7 @@ import uvicorn
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from feature_store.audit import AuditLog
 from feature_store.control import ControlDatabase, default_url
 from feature_store.store import FeatureStore
 from services.ingest.deidentification.site_key import SiteKeys, new_key_file
@@ -28,6 +29,7 @@ from services.ingest.dicom.assembler import Assembler, Times
 from services.ingest.dicom.intake import Intake
 from services.ingest.dicom.sites import DicomSite, DicomSites
 from services.ingest.dicom.staging import Staging
+from services.ingest.dicom.store_scp import ListenerSettings, StoreListener
 from services.ingest.dicom.stow import build_app
 from services.ingest.handler import IngestHandler
 from services.ingest.messages import CaseReceipt
@@ -70,7 +72,9 @@ class Doors:
             Times(quiet_s=self.quiet, keep_s=self.keep, tick_s=0.05),
         )
         self.handler = IngestHandler(self.store, self.control, dates=self.assembler)
-        self.app = build_app(self.intake, self.assembler, self.book, self.keys, self.control, self.instance_limit)
+        self.audit = AuditLog(self.control)
+        limit = self.instance_limit
+        self.app = build_app(self.intake, self.assembler, self.book, self.keys, self.control, self.audit, limit)
 
     def take(self, *datasets: Dataset, site: str = SITE) -> list[int]:
         """The statuses of instances that go straight to the intake, as files."""
@@ -107,6 +111,9 @@ class Doors:
         finally:
             server.should_exit = True
             thread.join()
+
+    def listener(self, **settings: Any) -> StoreListener:
+        return StoreListener(self.intake, self.book, self.audit, ListenerSettings(port=0, **settings))
 
     def key(self, name: str = "pacs", site: str = SITE) -> str:
         return self.control.add_credential(name, "site", site)

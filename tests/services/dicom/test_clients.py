@@ -21,7 +21,6 @@ from pipelines.extraction.plan import ExtractionSettings
 from pipelines.extraction.run import extract
 from services.ingest.deidentification.pseudonym import pseudonym
 from services.ingest.dicom.sites import DicomSite
-from services.ingest.dicom.store_scp import ListenerSettings, StoreListener
 from tests.pipelines.real_cases import ct_dicom
 from tests.services.dicom.doors import SITE, Doors, needed
 from tests.services.dicom.orthanc import Orthanc, orthanc
@@ -78,7 +77,7 @@ def sent(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("clients")
     doors = Doors(folder / "house", sites={SITE: DicomSite(SITE, ("STORESCU", "ORTHANC"))})
     key = doors.key()
-    listener = StoreListener(doors.intake, doors.book, ListenerSettings(port=0))
+    listener = doors.listener()
     listener.start()
     (folder / "pacs").mkdir()
     try:

@@ -34,7 +34,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Doors:
 
 @pytest.fixture(scope="module")
 def listener(doors: Doors) -> Iterator[StoreListener]:
-    listener = StoreListener(doors.intake, doors.book, ListenerSettings(port=0, associations=2, limit_bytes=50_000))
+    listener = doors.listener(associations=2, limit_bytes=50_000)
     listener.start()
     yield listener
     listener.stop()
@@ -106,7 +106,7 @@ def test_an_instance_past_the_limit_ends_the_association_and_no_more_than_two_ar
 
 def test_a_taken_port_is_said(doors: Doors, listener: StoreListener) -> None:
     with pytest.raises(Conflict, match="is taken"):
-        StoreListener(doors.intake, doors.book, ListenerSettings(port=listener.port)).start()
+        StoreListener(doors.intake, doors.book, doors.audit, ListenerSettings(port=listener.port)).start()
 
 
 def test_over_tls(doors: Doors, tmp_path: Path) -> None:
@@ -116,8 +116,7 @@ def test_over_tls(doors: Doors, tmp_path: Path) -> None:
          "-subj", "/CN=localhost", "-keyout", key, "-out", certificate],
         check=True, capture_output=True,
     )  # fmt: skip
-    settings = ListenerSettings(port=0, certificate=str(certificate), key=str(key), authority=str(certificate))
-    listener = StoreListener(doors.intake, doors.book, settings)
+    listener = doors.listener(certificate=str(certificate), key=str(key), authority=str(certificate))
     listener.start()
     try:
         context = ssl.create_default_context(cafile=str(certificate))
@@ -131,7 +130,7 @@ def test_over_tls(doors: Doors, tmp_path: Path) -> None:
     finally:
         listener.stop()
     with pytest.raises(SettingsError):
-        StoreListener(doors.intake, doors.book, ListenerSettings(port=0, certificate=str(tmp_path / "no"))).start()
+        doors.listener(certificate=str(tmp_path / "no")).start()
 
 
 def test_the_file_of_sites(tmp_path: Path) -> None:
