@@ -25,7 +25,7 @@ def read_strict_yaml(path: Path, error: type[AsdegError], file: str | None = Non
             )
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as thrown:
-        raise error("the file is missing or cannot be read.", action=f"Write a {file}.", file=file) from thrown
+        raise error("the file is missing or cannot be read.", action="Write it.", file=file) from thrown
     except UnicodeDecodeError as thrown:
         raise error("the file is not UTF-8 text.", action="Save it as UTF-8.", file=file) from thrown
     try:

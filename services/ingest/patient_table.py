@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from feature_store.errors import InputError, UsageError
 from feature_store.snapshot import Snapshot
+from pipelines.cases.broken_rules import key_path
 from services.ingest.messages import Finding
 
 MOST_ROWS = 200_000
@@ -45,7 +46,8 @@ def read_table(
         raise error(f"The table has more than {MOST_ROWS} rows.", action="Send it in parts.", file=path.name)
     unknown, missing = sorted({*found} - {*columns}), sorted({*needed} - {*found})
     if unknown or missing:
-        what = f"unknown columns: {', '.join(unknown)}" if unknown else f"missing columns: {', '.join(missing)}"
+        shown = ", ".join(key_path((name,)) for name in unknown)
+        what = f"unknown columns: {shown}" if unknown else f"missing columns: {', '.join(missing)}"
         raise error(f"{what}.", action=f"Columns are {', '.join(columns)}.", file=path.name)
     return kept
 

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from pydantic import ValidationError
 
 from feature_store.errors import BidsError, ImageUnreadable, InputError
+from feature_store.plain_words import plain_file
 from pipelines.cases.bids.dataset import BidsDataset
 from pipelines.cases.bids.names import NIFTI, BidsName, inherited, parse_name
 from pipelines.cases.bids.tables import read_json
@@ -53,10 +54,11 @@ def session_folder(folder: Path, wanted: str | None) -> Path:
     if wanted is not None:
         name = f"ses-{wanted.removeprefix('ses-')}"
         if name not in sessions:
-            raise BidsError(f"the subject has no {name}.", action=f"It has {', '.join(sessions) or 'no sessions'}.")
+            there = ", ".join(map(plain_file, sessions)) or "no sessions"
+            raise BidsError(f"the subject has no {plain_file(name)}.", action=f"It has {there}.")
         return folder / name
     if len(sessions) + loose > 1:
-        found = [*sessions, *(["images outside of sessions"] if loose else [])]
+        found = [*map(plain_file, sessions), *(["images outside of sessions"] if loose else [])]
         raise BidsError(
             f"the subject has {len(found)} sessions ({', '.join(found)}), and a case is one of them.",
             action="Say which by --session.",
@@ -79,7 +81,8 @@ def find_images(
             errors.append(error)
     for other in sorted(path for path in folder.glob("*") if path.is_dir() and path.name not in FOLDERS):
         if not other.name.startswith("ses-"):
-            notes.append(f"{other.name}: {sum(1 for _ in other.iterdir())} files of other data types are left alone")
+            count = sum(1 for _ in other.iterdir())
+            notes.append(f"{plain_file(other.name)}: {count} files of other data types are left alone")
     of_sequence = defaultdict(list)
     for image in images:
         of_sequence[image.sequence].append(image)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from feature_store.errors import BidsError
 from feature_store.schemas import CLINICAL
 from pipelines.cases.bids.dataset import BidsDataset
-from pipelines.cases.broken_rules import broken_rule
+from pipelines.cases.broken_rules import broken_rule, key_path
 from pipelines.cases.manifest_schema import Clinical
 
 TSV, JSON = "participants.tsv", "participants.json"
@@ -51,7 +51,8 @@ def read_clinical(dataset: BidsDataset, subject: str) -> tuple[Clinical, list[Bi
             except BidsError as error:
                 errors.append(error)
     others = [c for c in mine[0] if c.lower() not in Clinical.model_fields and c != "participant_id"]
-    notes = [f"{TSV}: columns that are no clinical variable here are left alone: {', '.join(others)}"] if others else []
+    shown = ", ".join(key_path((name,)) for name in others)
+    notes = [f"{TSV}: columns that are no clinical variable here are left alone: {shown}"] if others else []
     while True:
         try:
             return Clinical.model_validate(values), errors, notes

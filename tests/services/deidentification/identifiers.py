@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
+from pydicom.datadict import DicomDictionary, RepeatersDictionary
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
+from services.ingest.deidentification.kept import NUMBERS
 
 TEXTS = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")
 BYTES = ("OB", "OW", "UN", "OB or OW", "OL", "OD", "OF", "OV")
-NUMBERS = ("US", "SS", "UL", "SL", "UV", "SV", "US or SS", "US or OW", "US or SS or OW")
+NOT_SEARCHED = ("SQ", "NONE", "", "AT")
+MAKE_IT_AN_IMAGE = {
+    "PixelData", "SOPClassUID", "PhotometricInterpretation", "Modality", "BurnedInAnnotation",
+    "RecognizableVisualFeatures",
+}  # fmt: skip
+_TOKEN = re.compile(rb"ZQ\d{6}KX")
 _EPOCH = date(1931, 1, 1)
 
 
@@ -52,18 +63,43 @@ class Planted:
         if vr in text:
             self.needles[place] = text[vr].encode()
             return text[vr]
-        if vr in ("FD", "FL"):
+        if vr == "FD":
             value = 4711.0 + number / 8
-            self.needles[place] = struct.pack("<d" if vr == "FD" else "<f", value)
+            self.needles[place] = struct.pack("<d", value)
             return value
+        if vr == "FL":
+            return 4711.0 + number / 8  # too short to be told from chance
         if vr == "AS":
             return f"{number % 900 + 100:03d}Y"  # four bytes: looked for by tag
         return 47000 + number % 900 if vr not in ("SS", "SL", "SV") else -20000 - number % 900  # likewise
 
+    def fill(self, dataset: Dataset, where: str, skip: Collection[str] = ()) -> None:
+        """Every attribute of the standard's dictionary but sequences, pixels and kept numbers."""
+        kept = {*NUMBERS.split(), *MAKE_IT_AN_IMAGE, *skip}
+        for number, (vr, _, _, _, keyword) in DicomDictionary.items():
+            tag = Tag(number)
+            if tag.group >= 8 and tag.group not in (0x7FE0, 0xFFFE) and vr not in NOT_SEARCHED and keyword not in kept:
+                dataset.add_new(tag, vr.split(" or ")[0], self.value(f"{where}{tag} {keyword}", vr))
+        for mask, (vr, _, _, _, keyword) in RepeatersDictionary.items():
+            tag = Tag(int(mask.replace("x", "0"), 16) | (0x020000 if mask[2:4] == "xx" else 0))
+            if tag.group >= 0x5000 and vr not in NOT_SEARCHED and keyword != "OverlayBitPosition":
+                dataset.add_new(tag, vr.split(" or ")[0], self.value(f"{where}{tag} {keyword}", vr))
+
+    def fill_private(self, dataset: Dataset, where: str, inner: Dataset) -> None:
+        """Private blocks with an element of each kind."""
+        for block, vr in enumerate(("LO", "UN", "OB", "DA", "SQ", "DS"), start=0x10):
+            group = 0x0011 + 2 * block
+            dataset.add_new((group, 0x0010), "LO", self.token(f"{where}private creator {group:04x}"))
+            dataset.add_new((group, 0x1001), vr, [inner] if vr == "SQ" else self.value(f"{where}private {vr}", vr))
+
     def found(self, data: bytes) -> list[str]:
         """The places whose identifier is in the bytes, in either case of its letters."""
-        lower = data.lower()
-        return [place for place, needle in self.needles.items() if needle in data or needle.lower() in lower]
+        tokens = set(_TOKEN.findall(data.upper()))
+        return [
+            place
+            for place, needle in self.needles.items()
+            if (needle in tokens if _TOKEN.fullmatch(needle) else needle in data)
+        ]
 
 
 def every_element(dataset: Dataset, above: str = "") -> list[tuple[str, Any]]:

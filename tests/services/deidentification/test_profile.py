@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 from pydicom import config
-from pydicom.datadict import DicomDictionary, RepeatersDictionary, keyword_for_tag
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
@@ -25,26 +25,6 @@ ADDED = {
     "PatientBirthDate", "PatientSex", "ReferringPhysicianName", "StudyID", "StudyTime",
 }  # fmt: skip
 """Written by us, whatever stood there."""
-UNTOUCHED = {"PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel",
-             "PixelRepresentation", "SOPClassUID", "PhotometricInterpretation", "Modality", "BurnedInAnnotation",
-             "RecognizableVisualFeatures"}  # fmt: skip
-
-
-def _fill(dataset: Dataset, planted: Planted, where: str) -> None:
-    """Every attribute of the dictionary that is no sequence and is not what makes it an image."""
-    numbers = {*NUMBERS.split()}
-    for number, (vr, _, _, _, keyword) in DicomDictionary.items():
-        tag = Tag(number)
-        if tag.group < 8 or vr in ("SQ", "NONE", "") or keyword in UNTOUCHED or keyword in numbers:
-            continue
-        if tag.group in (0x7FE0, 0xFFFE):
-            continue
-        if vr != "AT":  # four bytes that are tags
-            dataset.add_new(tag, vr.split(" or ")[0], planted.value(f"{where}{tag} {keyword}", vr))
-    for mask, (vr, _, _, _, keyword) in RepeatersDictionary.items():
-        tag = Tag(int(mask.replace("x", "0"), 16) | (0x020000 if mask[2:4] == "xx" else 0))
-        if tag.group >= 0x5000 and vr != "SQ" and keyword != "OverlayBitPosition":
-            dataset.add_new(tag, vr.split(" or ")[0], planted.value(f"{where}{tag} {keyword}", vr))
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +32,13 @@ def instance() -> tuple[Dataset, Planted]:
     planted = Planted()
     dataset = slice_dataset(np.zeros((4, 4), np.int16), {"PatientID": "x"})
     with config.disable_value_validation():
-        _fill(dataset, planted, "")
-        inner = Dataset()
-        _fill(inner, planted, "ReferencedImageSequence/")
-        dataset.ReferencedImageSequence = [inner]
-        other = Dataset()
-        _fill(other, planted, "RequestAttributesSequence/")
-        dataset.RequestAttributesSequence = [other]
+        planted.fill(dataset, "")
+        nested = {name: Dataset() for name in ("ReferencedImageSequence", "RequestAttributesSequence")}
+        for name, item in nested.items():  # one that is kept and one that is not
+            planted.fill(item, f"{name}/")
+            setattr(dataset, name, [item])
         dataset.ImageType = ["ORIGINAL", "PRIMARY", planted.token("ImageType value 3")]
-        for block, vr in enumerate(("LO", "UN", "OB", "DA", "SQ", "DS"), start=0x10):
-            group = 0x0011 + 2 * block
-            dataset.add_new((group, 0x0010), "LO", planted.token(f"private creator {group:04x}"))
-            value = [inner] if vr == "SQ" else planted.value(f"private {vr}", vr)
-            dataset.add_new((group, 0x1001), vr, value)
+        planted.fill_private(dataset, "", nested["ReferencedImageSequence"])
     dataset.StudyDate = f"{planted.day('StudyDate'):%Y%m%d}"
     return dataset, planted
 
