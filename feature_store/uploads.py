@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
 from feature_store.control import ControlDatabase
-from feature_store.control_tables import CaseEventRow, UploadRow
+from feature_store.control_tables import UploadRow
 from feature_store.errors import Conflict, NotFound, TooMuchAtOnce
 
 OPEN, COMPLETE, RECEIVED, DONE, REFUSED = "open", "complete", "received", "done", "refused"
@@ -168,17 +168,6 @@ class UploadBook:
         with self._control.reading() as connection:
             query = select(UploadRow.upload_id).where(UploadRow.state.in_(IN_THE_INBOX))
             return set(connection.scalars(query))
-
-    def forget(self, site: str, case_ids: Sequence[str]) -> list[str]:
-        """Erase what is kept of a site's cases here, their histories included; returns the ids of their uploads."""
-        mine = (UploadRow.site == site, UploadRow.case_id.in_(case_ids))
-        with self._control.alone() as connection:
-            found = [str(one) for one in connection.scalars(select(UploadRow.upload_id).where(*mine))]
-            connection.execute(delete(UploadRow).where(*mine))
-            connection.execute(
-                delete(CaseEventRow).where(CaseEventRow.site == site, CaseEventRow.case_id.in_(case_ids))
-            )
-        return found
 
     def _change(self, upload: Upload, *only: Any, **values: Any) -> Upload:
         values["changed_at"] = time.time()

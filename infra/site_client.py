@@ -62,12 +62,13 @@ class SiteClient:
         metadata = f"sha256 {base64.b64encode(digest.encode()).decode()}"
         headers = {**TUS, "Upload-Length": str(archive.size), "Upload-Metadata": metadata}
         where = self._patiently("POST", UPLOADS, headers=headers).headers["Location"]
-        case_id = self._send_parts(where, archive, lambda done: progress("sending", 0.1 + 0.8 * done))
+        became = self._send_parts(where, archive, lambda done: progress("sending", 0.1 + 0.8 * done))
         progress("being read", 0.9)
-        return self._receipt(case_id)
+        receipt = self._receipt(became["case_id"])
+        return {**receipt, "unchanged": True} if became["known"] else receipt
 
-    def _send_parts(self, where: str, archive: CaseArchive, progress: Callable[[float], None]) -> str:
-        """Send what is not there yet; the id of the case it became."""
+    def _send_parts(self, where: str, archive: CaseArchive, progress: Callable[[float], None]) -> dict[str, Any]:
+        """Send what is not there yet; what it became (see services.ingest.messages.UploadStatus)."""
         while True:
             answer = self._patiently("HEAD", where, headers=TUS)
             offset = int(answer.headers["Upload-Offset"])
@@ -87,13 +88,13 @@ class SiteClient:
                     break
                 offset += len(part)
             else:
-                became = self._patiently("GET", where).json()
+                became: dict[str, Any] = self._patiently("GET", where).json()
                 if became["refused"]:
                     raise RequestRefused(
                         f"{became['refused']['error']}: {became['refused']['message']}",
                         action=became["refused"]["action"],
                     )
-                return str(became["case_id"])
+                return became
 
     def _receipt(self, case_id: str) -> dict[str, Any]:
         while True:

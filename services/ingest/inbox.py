@@ -102,17 +102,14 @@ class Inbox:
 
     def sweep(self) -> int:
         """Uploads that nobody went on with, and folders that belong to none, go; returns how many."""
-        old = time.time() - self.hours * 3600
-        gone = self.book.expired(old)
+        gone = self.book.expired(time.time() - self.hours * 3600)
         for upload in gone:
             self.book.remove(upload.upload_id)
-        names = {upload.upload_id for upload in gone}
-        if self.folder.is_dir():
-            kept = self.book.in_the_inbox()
-            names |= {one.name for one in self.folder.iterdir() if one.name not in kept and one.stat().st_mtime < old}
-        for name in names:
+        # A folder is made after its upload is on record: one that is not by now belongs to none (any more).
+        names = {one.name for one in self.folder.glob("*")}
+        for name in names - self.book.in_the_inbox():
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        return len(names)
+        return len(gone)
 
     def prolong(self, upload: Upload, holder: str) -> Lease:
         """The right to append, for a few more seconds. Raises Conflict where another request has it."""

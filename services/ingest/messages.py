@@ -55,6 +55,7 @@ class UploadStatus(BaseModel):
     offset: int = Field(description="bytes that are here")
     length: int | None
     case_id: str | None = None
+    known: bool = Field(False, description="true: the same bytes were here already")
     refused: dict[str, str] | None = Field(None, description="error, message, action, file")
 
 

@@ -175,6 +175,7 @@ def upload_router(handler: IngestHandler, intake: Intake, book: KeyBook) -> APIR
             offset=upload.held,
             length=upload.length,
             case_id=case_id,
+            known=case_id is not None and upload.accepted_at is None,
             refused=None if refused is None else dict(refused),
         )
 
