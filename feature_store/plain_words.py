@@ -17,6 +17,7 @@ import yaml
 
 MOST_DIGITS = 4
 _LONGEST = 64
+_WORDS = re.compile(r"[^\W_]+")
 _PARTS = re.compile(r"[0-9]+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
@@ -38,14 +39,15 @@ def plain_or_coded(text: str, *themes: str, kind: str = "other") -> str:
 
 def masked(text: str, *themes: str) -> str:
     """The text with ``*`` in place of each word that is not known: of a path, a pattern that finds the file."""
-    digits = sum(letter.isdigit() for letter in text)
     known = frozenset().union(*map(words, themes))
+    shown = [word for word in _WORDS.findall(text) if _is_known(word, known)]
+    too_many = sum(letter.isdigit() for word in shown if word.lower() not in known for letter in word) > MOST_DIGITS
 
     def word(found: re.Match[str]) -> str:
-        is_number = any(letter.isdigit() for letter in found[0])
-        return found[0] if _is_known(found[0], known) and not (is_number and digits > MOST_DIGITS) else "*"
+        numbered = any(letter.isdigit() for letter in found[0]) and found[0].lower() not in known
+        return found[0] if _is_known(found[0], known) and not (numbered and too_many) else "*"
 
-    return re.sub(r"[^\W_]+", word, text)
+    return _WORDS.sub(word, text)
 
 
 def plain_file(path: str) -> str:

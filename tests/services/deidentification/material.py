@@ -211,7 +211,7 @@ def planted_bids(folder: Path, planted: Planted, patients: Sequence[str]) -> Pat
         rows.append(f"sub-{patient}\t61\tF\t{told}\t{planted.token('BIDS: a cell of participants.tsv')}")
         anat = folder / f"sub-{patient}" / "anat"
         anat.mkdir(parents=True)
-        stem = f"sub-{patient}_acq-sag_T2w"
+        stem = f"sub-{patient}_acq-ax_T2w"
         sitk.WriteImage(_image(4), str(anat / f"{stem}.nii.gz"))
         texts = ("Manufacturer", "ManufacturersModelName", "InstitutionName", "PatientName", "AcquisitionTime")
         (anat / f"{stem}.json").write_text(json.dumps({text: planted.token(f"BIDS sidecar: {text}") for text in texts}))

@@ -116,7 +116,7 @@ def command_line(folder: Path) -> Evidence:
         asdeg(["withdraw", patient, *common, "--reason", reason])
         asdeg(["withdrawals", "--store", store])
     sequences = FeatureStore.open(store).snapshot().table("series")["sequence"].to_pylist()
-    assert sequences == ["t2_sag"], sequences  # the BIDS subject's: the other case was taken back
+    assert sequences == ["t2_ax"], sequences  # the BIDS subject's: the other case was taken back
     return evidence
 
 
