@@ -23,7 +23,7 @@ from pipelines.radiomics.feature_sets import STUDY_CT, STUDY_MR
 from services.ingest.handler import IngestHandler
 from tests.pipelines.real_cases import REAL_CASES, SITE, write_real_cases
 
-pytestmark = pytest.mark.cores
+pytestmark = [pytest.mark.cores, pytest.mark.slow]
 
 STOCK = {
     STUDY_CT.id: {"binWidth": 25},

@@ -17,7 +17,7 @@ from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
 from tests.feature_store.examples import case
 
-pytestmark = pytest.mark.cores
+pytestmark = [pytest.mark.cores, pytest.mark.slow]
 
 SPAWN = mp.get_context("spawn")
 TABLES = ("cases", "series", "rois", "clinical")

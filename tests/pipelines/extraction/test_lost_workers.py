@@ -20,7 +20,7 @@ from pipelines.radiomics.feature_sets import feature_set_for
 from pipelines.ray_session import ray_session
 from tests.pipelines.extraction.extraction_store import PoisonedSettings, add_series, radiomics_of, rows_of, same_values
 
-pytestmark = pytest.mark.cores
+pytestmark = [pytest.mark.cores, pytest.mark.slow]
 
 LIMITS = RoiLimits(seconds=6, memory_gib=4)
 TOO_LONG = "ExtractionError: took longer than 6 s."

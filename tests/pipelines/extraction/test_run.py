@@ -28,7 +28,7 @@ from pipelines.radiomics.preprocessing import preprocess
 from pipelines.ray_session import ray_session
 from tests.pipelines.extraction.extraction_store import BODIES, add_series, make_image, make_mask
 
-pytestmark = pytest.mark.cores
+pytestmark = [pytest.mark.cores, pytest.mark.slow]
 REPOSITORY = Path(__file__).resolve().parents[3]
 RADIOMICS_ONLY = ExtractionSettings(encoder=None)
 

@@ -22,7 +22,7 @@ import pytest
 from feature_store.store import FeatureStore
 from tests.pipelines.extraction.extraction_store import add_series, same_values
 
-pytestmark = pytest.mark.cores
+pytestmark = [pytest.mark.cores, pytest.mark.slow]
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOOPBACK = "127.0.0.1"
 CASES = 8
