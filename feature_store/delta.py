@@ -21,7 +21,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from feature_store.errors import StoreError
 from feature_store.files import DataFiles, Fragments, Where, expression, listed, values_of
-from feature_store.folder_log import ROW_GROUP, FolderLog, LogState, NumberTaken, UnknownLog
+from feature_store.folder_log import ROW_GROUP, FolderLog, LogState, NumberTaken, UnknownLog, in_order
 from feature_store.location import Location
 from feature_store.schemas import TableSchema
 
@@ -31,6 +31,7 @@ COMMIT_RETRIES = 1000  # appends never contradict each other, so a writer only w
 FOLDER = "tables"
 SORTED_FILE_BYTES = 64 * 1024**2
 QUARTER = 4
+"""Files are left alone while those that are new amount to less than one in so many of their bytes."""
 
 
 class TransactionTaken(Exception):
@@ -60,7 +61,7 @@ class DeltaLog:
     def exists(self) -> bool:
         """Whether the table has been made (by any process)."""
         with self._lock:
-            return (self._read() if self._folder else self._refreshed()) is not None
+            return self._read() is not None or (self._folder is None and self._refreshed() is not None)
 
     def create(self) -> None:
         """Make the table if it is not there; several processes may do so at once."""
@@ -113,7 +114,7 @@ class DeltaLog:
         """The newest committed files, or None where the table is not there yet."""
         with self._lock:
             state = self._read()
-            handle = None if state else self._refreshed()
+            handle = None if self._folder else self._refreshed()
             if state is None and handle is None:
                 return None
             version = state.version if state else handle.version()  # type: ignore[union-attr]
@@ -156,8 +157,8 @@ class DeltaLog:
     def tidy(self, too_many: int) -> int:
         """Put small files together, sorted by patient, where a site has ``too_many`` more than its bytes ask for.
 
-        Large files are left alone until the small ones amount to a QUARTER of the site, so that doing this often
-        costs little. Files are cut at SORTED_FILE_BYTES and hold row groups of ROW_GROUP rows: a look for one
+        Large files are left alone until the small ones amount to a QUARTER of them, so that doing this often costs
+        little. Files are cut at SORTED_FILE_BYTES and hold row groups of ROW_GROUP rows: a look for one
         patient opens one file and reads one group. Rows stay as they are, and readers and writers go on
         meanwhile. Returns how many files went.
         """
@@ -185,14 +186,12 @@ class DeltaLog:
         here = files.listing
         if site is not None:
             here = here.filter(pc.equal(here["partition.site"], site))
-        small = here.filter(pc.less(here["size_bytes"], SORTED_FILE_BYTES // 2))
-        if pc.sum(small["size_bytes"]).as_py() * QUARTER < pc.sum(here["size_bytes"]).as_py():
-            here = small
+        here = _worth_rewriting(here)
         if len(here) < 2:
             return 0
         try:
             rows = DataFiles(here, self.schema.arrow(), self._shared_fragments()).dataset().to_table()
-            self._folder.replace(state, here, _sorted(rows, self.schema, pc.sum(here["size_bytes"]).as_py()))
+            self._folder.replace(state, here, _cut(rows, self.schema, pc.sum(here["size_bytes"]).as_py()))
         except NumberTaken:
             return 0  # another process has done it
         except OSError as error:
@@ -247,7 +246,7 @@ class DeltaLog:
                     raise self._failure("be rewritten", error) from error
 
     def _append_to_folder(self, rows: pa.Table, number: tuple[str, int] | None) -> bool:
-        """Commit in the folder itself; False where the library has to do it: other storage, a new table, a new column."""
+        """Commit in the folder itself; False where the library has to: other storage, a new table, a new column."""
         with self._lock:
             state = self._read()
         if self._folder is None or state is None or not set(rows.column_names) <= state.columns:
@@ -341,11 +340,21 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _sorted(rows: pa.Table, schema: TableSchema, size: int) -> Iterator[pa.Table]:
-    """The rows by site, patient and the rest of the key, cut into files; a patient's rows stay together."""
-    first = ("site", "patient_id") if "patient_id" in schema.column_names else ("sequence",)
-    keys = [name for name in dict.fromkeys((*first, *schema.key)) if name in schema.column_names]
-    order = pc.sort_indices(rows.select(keys), [(name, "ascending") for name in keys])
+def _worth_rewriting(listing: pa.Table) -> pa.Table:
+    """Of one site's files, the small ones up to some that are much larger than all before them; or every one."""
+    by_size = listing.sort_by("size_bytes")
+    sizes = by_size["size_bytes"].to_pylist()
+    count = total = 0
+    for size in sizes:
+        if size * 2 > SORTED_FILE_BYTES or (count > 1 and size > total * QUARTER):
+            break
+        count, total = count + 1, total + size
+    return listing if total * QUARTER >= sum(sizes) else by_size.slice(0, count)
+
+
+def _cut(rows: pa.Table, schema: TableSchema, size: int) -> Iterator[pa.Table]:
+    """The rows in order, cut into files; a patient's rows of one feature set stay together."""
+    order = in_order(rows, schema)
     cuts = max(1, round(size / SORTED_FILE_BYTES))
     each = -(-len(rows) // cuts)
     for start in range(0, len(rows), each):

@@ -95,7 +95,12 @@ class Heads:
         """Batches whose rows, one after another, belong to the rows of ``keys``."""
         wanted = list(dict.fromkeys([*columns, "push_id"]))
         scanner = self._dataset.scanner(
-            columns=wanted, filter=self._filters, batch_size=BATCH_ROWS, batch_readahead=4, fragment_readahead=4
+            columns=wanted,
+            filter=self._filters,
+            batch_size=BATCH_ROWS,
+            batch_readahead=4,
+            fragment_readahead=4,
+            use_threads=len(self._dataset.files) > FEW_FILES or self._scanned > BATCH_ROWS,
         )
         start = taken = 0
         for batch in scanner.to_batches():

@@ -70,7 +70,7 @@ class MatrixPlan:
     ) -> None:
         """With ``placed`` it is known of every row where it is stored, for :meth:`of_case`."""
         late = _after_surgery(view, cases)
-        current = _current(view, cases, rois)
+        current = _current(view, cases)
         known = _feature_names(view, feature_sets)
         self._rows, self._wanted = len(cases), rois
         self._sets = {name: len(known[name][1]) for name in feature_sets}
@@ -123,7 +123,7 @@ class _Part:
         placed: bool,
     ) -> None:
         kind = schema.key[-1]
-        where = {} if placed else _where(cases, rois) | {kind: list(ids)}  # a row's place is known in whole files only
+        where = {} if placed else _where(cases) | {kind: list(ids)}  # a row's place is known in whole files only
         self._heads = view.heads(schema.name, where, also=SOURCE_COLUMNS)
         self._names = [names[name] for name in ids]
         self.width, self.refused = 0, 0
@@ -151,7 +151,8 @@ class _Part:
             self.rois.add(rois[at])
             self._starts[block] = self.width
             full = self._names[which] if schema is RADIOMICS else [f"{ids[which]}_{n}" for n in self._names[which]]
-            self.names += [rois[at].feature_name(feature) for feature in full]
+            prefix = rois[at].feature_name("")
+            self.names += [prefix + feature for feature in full]
             self.width += len(full)
             self.blocks.append(slice(self._starts[block], self.width))
         self._lengths = {block: len(self._names[block // len(rois)]) for block in self._starts}
@@ -206,13 +207,11 @@ def _wrong_length() -> StoreError:
     return StoreError("A row of values does not have its feature set's length.", action="Extract those cases again.")
 
 
-def _where(cases: Sequence[tuple[str, str, str]], rois: Sequence[RoiName]) -> dict[str, list[str]]:
+def _where(cases: Sequence[tuple[str, str, str]]) -> dict[str, list[str]]:
     where = {"site": sorted({case[0] for case in cases})}
     patients = sorted({case[1] for case in cases})
     if len(patients) <= PATIENTS_BY_NAME:
         where["patient_id"] = patients
-    for i, column in enumerate(ROI_COLUMNS):
-        where[column] = sorted({_roi_row(roi)[i] for roi in rois})
     return where
 
 
@@ -229,19 +228,15 @@ def _position(values: pa.Array, among: pa.Array) -> np.ndarray:
     return np.asarray(pc.fill_null(pc.index_in(values, value_set=among), -1)).astype(np.int64)
 
 
-def _current(view: Snapshot, cases: Sequence[tuple[str, str, str]], rois: Sequence[RoiName]) -> pa.Array:
+def _current(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Array:
     """The regions there are, each with the image and mask it is cut from now."""
-    heads = view.heads("rois", _where(cases, rois), also=SOURCE_COLUMNS)
+    heads = view.heads("rois", _where(cases), also=SOURCE_COLUMNS)
     return pa.array([], pa.string()) if heads is None else composite(heads.keys, ROI_SOURCE)
 
 
 def _after_surgery(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Array:
     """Case and sequence of the images that were made after the surgery."""
-    where: dict[str, list[str]] = {"site": sorted({case[0] for case in cases})}
-    if len(cases) <= PATIENTS_BY_NAME:
-        where["patient_id"] = sorted({case[1] for case in cases})
-    columns = [*CASE_COLUMNS, "sequence", "days_from_index"]
-    series = view.table("series", columns, where)
+    series = view.table("series", [*CASE_COLUMNS, "sequence", "days_from_index"], _where(cases))
     late = series.filter(pc.greater(series["days_from_index"], 0))
     return composite(late, (*CASE_COLUMNS, "sequence"))
 

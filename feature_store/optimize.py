@@ -28,7 +28,7 @@ class OptimizeSettings(BaseModel):
 
     dead_after_hours: float = Field(default=24.0, ge=0)
     """A push that has not committed so long after it began is given up: it can then never commit."""
-    files_too_many: int = Field(default=8, ge=1)
+    files_too_many: int = Field(default=3, ge=1)
     """A site's files are rewritten when there are so many more than their size asks for."""
     keep_files_hours: float = Field(default=168.0, ge=0)
     """Files that were replaced, or never finished, are deleted after so long; a reader may still hold them."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow.compute as pc
 
-from feature_store.errors import NotFound
+from feature_store.errors import NotFound, StoreError, UsageError
 from feature_store.matrix import MatrixPlan
 from feature_store.retrieval import newest_cases, patient_features
 from feature_store.snapshot import Snapshot
@@ -34,6 +34,7 @@ class PatientIndex:
     def __init__(self, snapshot: Snapshot, feature_sets: Sequence[str], rois: Sequence[RoiName] = PAPER_ROIS) -> None:
         self._feature_sets, self._rois = tuple(feature_sets), tuple(rois)
         self._lock = threading.Lock()
+        self._plan: MatrixPlan | None = None
         self._build(snapshot)
 
     def features(self, site: str, patient_id: str, snapshot: Snapshot | None = None) -> dict[str, float]:
@@ -44,25 +45,31 @@ class PatientIndex:
         with self._lock:
             if snapshot is not None and snapshot.sequence > self._snapshot.sequence:
                 self._follow(snapshot)
-            current = self._snapshot
-            row = self._rows.get((site, patient_id))
-            indexed = (site, patient_id) not in self._touched
-            plan = self._plan
-        if snapshot is not None and snapshot.sequence < current.sequence:
-            current, indexed = snapshot, False
-        if not indexed:
-            return patient_features(current, site, patient_id, self._feature_sets, self._rois)
+            row, plan = self._rows.get((site, patient_id)), self._plan
+            view = self._snapshot if snapshot is None else snapshot
+            indexed = (site, patient_id) not in self._touched and view.sequence == self._snapshot.sequence
+        if plan is None or not indexed:
+            return patient_features(view, site, patient_id, self._feature_sets, self._rois)
         if row is None:
             raise NotFound("There is no such patient.", action="Send the case first.")
+        try:
+            blocks = list(plan.of_case(row))
+        except (OSError, StoreError):  # the files of then have been tidied away: those of now hold the same rows
+            with self._lock:
+                self._build(view.anew())
+            return patient_features(self._snapshot, site, patient_id, self._feature_sets, self._rois)
         found: dict[str, float] = {}
-        for names, values in plan.of_case(row):
+        for names, values in blocks:
             if not np.isnan(values).all():
                 found.update(zip(names, values.tolist(), strict=True))
         return found
 
     def _build(self, snapshot: Snapshot) -> None:
         cases = newest_cases(snapshot)
-        self._plan = MatrixPlan(snapshot, cases, self._feature_sets, self._rois, placed=True)
+        try:
+            self._plan = MatrixPlan(snapshot, cases, self._feature_sets, self._rois, placed=True)
+        except UsageError:  # one patient has the same ROI in two feature sets: that is no matter of the others
+            self._plan = None
         self._rows = {(site, patient_id): row for row, (site, patient_id, _) in enumerate(cases)}
         self._touched: set[tuple[str, str]] = set()
         self._snapshot = snapshot

@@ -28,7 +28,7 @@ from feature_store.software import software_version
 
 TRANSACTION = "asdeg-pushes"
 PATIENCE_S = 300.0  # a writer gives up its commit after so long
-COMPACT_EVERY = 50  # pushes; keeps the number of one-row files small for whoever opens the store
+COMPACT_EVERY = 25  # pushes; keeps the number of one-row files small for whoever opens the store
 
 
 class PushLog:

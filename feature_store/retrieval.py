@@ -97,15 +97,19 @@ def clinical_table(
     """
     frozen = load_cohort(snapshot, cohort, version)
     view = snapshot.at(frozen.as_of if as_of is None else as_of)
-    sites = sorted(set(frozen.members["site"]))
-    rows = view.table("clinical", where={"site": sites}).to_pylist()
+    members = frozen.members
+    return clinical_of(view, list(zip(members["site"], members["patient_id"], members["case_id"], strict=True)))
+
+
+def clinical_of(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pd.DataFrame:
+    """CLINICAL_COLUMNS of these cases (site, patient, case), in their order, as of ``view``."""
+    rows = view.table("clinical", where={"site": sorted({site for site, _, _ in cases})}).to_pylist()
     found = {
         (row["site"], row["patient_id"], row["case_id"]): row
         for row in rows
         if row["days_from_index"] is None or row["days_from_index"] <= 0
     }
-    keys = zip(frozen.members["site"], frozen.members["patient_id"], frozen.members["case_id"], strict=True)
-    values = [found.get(key, {}) for key in keys]
+    values = [found.get(key, {}) for key in cases]
     table = {}
     for name in CLINICAL_COLUMNS:
         column = [row.get(name) for row in values]

@@ -40,6 +40,10 @@ class Snapshot:
             )
         return self if sequence == self.sequence else Snapshot(self._logs, self.pushes.slice(0, sequence), self._opened)
 
+    def anew(self) -> Snapshot:
+        """The same view over the files there are now: those of then are deleted some days after they were tidied."""
+        return Snapshot(self._logs, self.pushes)
+
     def table(self, name: str, columns: Sequence[str] | None = None, where: Where | None = None) -> pa.Table:
         """Latest revision of every key: ``columns`` (default: the declared ones and push_id)."""
         schema = table_schema(name)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from feature_store.backup import backup
 from feature_store.cohort_settings import CohortSettings
 from feature_store.cohorts import freeze_cohort
 from feature_store.errors import FeaturesMissing, NotFound, StoreError, UsageError
+from feature_store.optimize import OptimizeSettings
+from feature_store.patient_index import PatientIndex
 from feature_store.retrieval import clinical_table, export_cohort, patient_features, training_table
 from feature_store.store import FeatureStore
 from tests.feature_store.examples import NAMES, ROIS, case, embedding, encoder, feature_set, label, radiomics
@@ -238,3 +242,113 @@ def test_a_cohort_as_one_table(filled: FeatureStore) -> None:
     assert table["clinical.age"].tolist() == [50.0] * len(table)
     assert table[patients.features.columns.tolist()].equals(patients.features)
     assert set(table.columns) < set(export_cohort(snapshot, "study").columns)
+
+
+def test_an_index_answers_as_the_store_does(filled: FeatureStore) -> None:
+    def same(index: PatientIndex, *sets: str) -> None:
+        snapshot = filled.snapshot()
+        for i in range(6):
+            now = patient_features(snapshot, "a", f"p{i}", sets)
+            assert index.features("a", f"p{i}", snapshot) == now
+
+    index = PatientIndex(filled.snapshot(), [MR, CT, VIT])
+    before = filled.snapshot()
+    old = index.features("a", "p1")
+    same(index, MR, CT, VIT)
+    filled.push({"radiomics": [radiomics("p1", [7.0, 8.0, 9.0], MR_ROI)]}, kind="x", source="a")
+    filled.push({}, kind="x", source="a", withdraw={"rois": case("p0")["rois"][:1]})
+    filled.push(case("p7"), kind="case", source="a")
+    same(index, MR, CT, VIT)
+    assert index.features("a", "p7", filled.snapshot()) == {}
+    assert index.features("a", "p1", before) == old
+    # the files it was built on go, and those of another patient's are read
+    filled.optimize(OptimizeSettings(dead_after_hours=0, files_too_many=1, keep_files_hours=0))
+    fresh = PatientIndex(filled.snapshot(), [MR, CT, VIT])
+    same(fresh, MR, CT, VIT)
+    same(index, MR, CT, VIT)
+    with pytest.raises(NotFound):
+        index.features("a", "nobody")
+
+
+def test_a_table_made_again_a_year_later_is_the_same_bit_for_bit(store: FeatureStore, tmp_path: Path) -> None:
+    odd = np.array([0.0, 0.0, 0.1 + 0.2])
+    odd.view(np.uint64)[:2] = (0xFFF8000000000001, 1)  # a NaN with a payload, and the smallest denormal
+    tables: dict[str, Any] = {"feature_sets": [feature_set(MR)], "radiomics": []}
+    for i in range(4):
+        for name, rows in (case(f"p{i}") | {"labels": [label(f"p{i}", i % 2)]}).items():
+            tables.setdefault(name, []).extend(rows)
+        tables["radiomics"].append(radiomics(f"p{i}", odd * (i + 1), MR_ROI))
+    store.push(tables, kind="case", source="a")
+    freeze_cohort(store, CohortSettings(name="study"))
+
+    def bits(uri: str, as_of: Any = None) -> tuple[bytes, list[str], str]:
+        table = training_table(FeatureStore.open(uri).snapshot(as_of), "study", [MR], version=1)
+        return table.features.to_numpy().tobytes(), list(table.features), table.patients.to_json()
+
+    first, frozen = bits(store.uri), store.snapshot().pushes["committed_at"][-1].as_py()
+    # the year: corrections, withdrawals, a larger feature set, a new ROI, care of the files, a copy
+    larger = "study-mr-00000002"
+    store.push({"feature_sets": [feature_set(larger, (*NAMES, "new"))]}, kind="x", source="a")
+    new = [radiomics(f"p{i}", [1.0, 2.0, 3.0, 4.0], CT_ROI, name=larger) for i in range(4)]
+    store.push({"radiomics": [*new, radiomics("p1", [5.0, 5.0, 5.0], MR_ROI)]}, kind="x", source="a")
+    store.push({}, kind="x", source="a", withdraw={"cases": case("p2")["cases"], "rois": case("p2")["rois"]})
+    freeze_cohort(store, CohortSettings(name="study"))
+    assert bits(store.uri) == first
+    store.optimize(OptimizeSettings(dead_after_hours=0, files_too_many=1, keep_files_hours=0))
+    assert bits(store.uri) == first
+    assert bits(store.uri, frozen) == first
+    backup(store, FeatureStore.open(tmp_path / "copy", create=True))
+    assert bits(str(tmp_path / "copy")) == first
+
+
+def test_a_feature_set_never_changes_under_its_id(filled: FeatureStore) -> None:
+    before = training_table(filled.snapshot(), "study", [MR])
+    other = FeatureStore.open(filled.uri)
+    for change in (
+        {"settings": '{"bin_width": 5}'},
+        {"feature_names": [*NAMES, "new"]},
+        {"feature_names": NAMES[::-1]},
+    ):
+        with pytest.raises(UsageError, match="another meaning"):
+            other.push({"feature_sets": [feature_set(MR) | change]}, kind="x", source="a")
+    with pytest.raises(UsageError, match="another meaning"):
+        other.push({"encoders": [encoder() | {"dimension": 5}]}, kind="x", source="a")
+    described = feature_set(MR) | {"units": ["mm3", "1", "1"]}  # what is only said about it may be said later
+    assert other.push({"feature_sets": [described]}, kind="x", source="a").sequence is not None
+    after = training_table(filled.snapshot(), "study", [MR])
+    pd.testing.assert_frame_equal(before.features, after.features, check_exact=True)
+
+
+def test_only_the_patients_and_feature_sets_asked_for_are_read(folder_store: FeatureStore) -> None:
+    names = tuple(f"f{i}" for i in range(100))
+    sets = [feature_set(MR, names), feature_set(CT, names)]
+    tables: dict[str, Any] = {"feature_sets": sets, "radiomics": []}
+    draw = np.random.default_rng(0)
+    for i in range(1500):
+        for table, rows in (case(f"p{i:04d}") | {"labels": [label(f"p{i:04d}", i % 2)]}).items():
+            tables.setdefault(table, []).extend(rows)
+        for name, roi in ((MR, MR_ROI), (CT, CT_ROI)):
+            tables["radiomics"].append(radiomics(f"p{i:04d}", draw.normal(size=100), roi, name=name))
+    half = len(tables["radiomics"]) // 2
+    folder_store.push(tables | {"radiomics": tables["radiomics"][:half]}, kind="case", source="a")
+    folder_store.push({"radiomics": tables["radiomics"][half:]}, kind="features", source="a")
+    folder_store.optimize(OptimizeSettings(files_too_many=1))
+    freeze_cohort(folder_store, CohortSettings(name="study"))
+    snapshot = folder_store.snapshot()
+    files = snapshot.files("radiomics")
+    assert files is not None
+    values = 2 * 1500 * 100 * 8
+
+    def read(work: Any) -> int:
+        """Bytes that the process read meanwhile."""
+        count = [int(line.split()[1]) for line in Path("/proc/self/io").read_text().splitlines()[:1]]
+        work()
+        return int(Path("/proc/self/io").read_text().split()[1]) - count[0]
+
+    both = read(lambda: training_table(snapshot, "study", [MR, CT]))
+    assert both > values
+    assert read(lambda: training_table(snapshot, "study", [MR])) < both - 0.45 * values
+    assert read(lambda: patient_features(snapshot, "a", "p0700", [MR])) < 0.3 * values
+    index = PatientIndex(snapshot, [MR])
+    index.features("a", "p0700")
+    assert read(lambda: index.features("a", "p0900")) < 0.06 * values
