@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
@@ -97,26 +98,30 @@ class Doors:
             for table, names in columns.items()
         }
 
-    @contextlib.contextmanager
-    def over_http(self) -> Iterator[str]:
+    def over_http(self) -> contextlib.AbstractContextManager[str]:
         """The STOW-RS door on a real server."""
-        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.005)
-        try:
-            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/dicom-web"
-        finally:
-            server.should_exit = True
-            thread.join()
+        return served(self.app)
 
     def listener(self, **settings: Any) -> StoreListener:
         return StoreListener(self.intake, self.book, self.audit, ListenerSettings(port=0, **settings))
 
     def key(self, name: str = "pacs", site: str = SITE) -> str:
         return self.control.add_credential(name, "site", site)
+
+
+@contextlib.contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The application on a real server; the address of its DICOMweb."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/dicom-web"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def related(datasets: Sequence[Dataset]) -> bytes:

@@ -1,7 +1,8 @@
 """Takes instances in, or assembles them, in children that are killed at random instants; prints what was acknowledged.
 
 ``python -m tests.services.dicom.killed FOLDER take|assemble KILLS LONGEST_S``: the instances lie pickled in
-FOLDER/study, the house in FOLDER/killed.
+FOLDER/study, the house in FOLDER/killed. A child lives until it has acknowledged some number of instances, and up
+to LONGEST_S more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from pathlib import Path
 
 from tests.services.dicom.doors import Doors
 
+MOST = 12
+"""Instances that a child acknowledges before it is killed, at most."""
+
 
 def main() -> None:
     """One child after the other, each from the beginning, in an order of its own."""
@@ -31,10 +35,12 @@ def main() -> None:
             os.close(reader)
             _work(folder, job, study, order, writer)
         os.close(writer)
-        os.read(reader, 1)
+        last = draw.randrange(MOST) if job == "take" else 0
+        said = os.read(reader, 1)
+        while said.count(b"\n") < 2 * last:
+            said += os.read(reader, 4096)
         time.sleep(draw.uniform(0.0, longest))
         os.kill(child, signal.SIGKILL)
-        said = b""
         while part := os.read(reader, 4096):
             said += part
         os.close(reader)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import highdicom
@@ -16,7 +16,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from tests.pipelines.imaging.dicom_folder import AXIAL, SAGITTAL, Tags, slice_dataset
-from tests.pipelines.imaging.mask_files import source_slices
+from tests.pipelines.imaging.mask_files import contours_of, source_slices, structure_set
 
 PATIENT = "SECRET-4711"
 
@@ -93,6 +93,27 @@ def segmentation(
     )  # fmt: skip
     mask.ContentDate, mask.ContentTime = drawn_at, "120000"
     return mask
+
+
+def structures(images: Sequence[Dataset], names: Mapping[str, int], uid: str = "1.2.3.70") -> Dataset:
+    """The blocks as an RTSTRUCT: an ROI a name, around the block of that number."""
+    first, second = (np.array(one.ImagePositionPatient, float) for one in images[:2])
+    grid = sitk.Image(images[0].Columns, images[0].Rows, len(images), sitk.sitkInt16)
+    grid.SetOrigin(first.tolist())
+    grid.SetSpacing([*map(float, reversed(images[0].PixelSpacing)), float(np.linalg.norm(second - first))])
+    labels = blocks(images)
+    drawn = structure_set(
+        grid,
+        {n: contours_of(labels, block) for n, block in enumerate(names.values(), start=1)},
+        frame_of_reference=images[0].FrameOfReferenceUID,
+    )
+    for item, name in zip(drawn.StructureSetROISequence, names, strict=True):
+        item.ROIName = name
+    for keyword in ("PatientID", "StudyInstanceUID", "StudyDate"):
+        setattr(drawn, keyword, images[0].get(keyword))
+    drawn.SeriesInstanceUID = f"{uid}.0"
+    drawn.SOPInstanceUID = drawn.file_meta.MediaStorageSOPInstanceUID = uid
+    return drawn
 
 
 def ct_with_mask(patient: str = PATIENT, seed: int = 0) -> list[Dataset]:

@@ -20,7 +20,7 @@ from services.ingest.dicom.sites import DicomSite
 from services.ingest.dicom.statuses import DUPLICATE, ELEMENTS_DISCARDED, OUT_OF_RESOURCES, SUCCESS
 from tests.pipelines.imaging.dicom_folder import recoded
 from tests.services.dicom.doors import SITE, Doors
-from tests.services.dicom.studies import PATIENT, blocks, ct_study, ct_with_mask, segmentation, t2_study
+from tests.services.dicom.studies import PATIENT, blocks, ct_study, ct_with_mask, segmentation, structures, t2_study
 
 
 @pytest.fixture
@@ -101,6 +101,15 @@ def test_a_mask_may_come_later_and_a_newer_one_replaces_it(doors: Doors) -> None
     # one that was drawn before both changes nothing, though it comes last
     doors.take(segmentation(images, blocks(images), names, "1.2.3.82", drawn_at="20231201"))
     assert [one.unchanged for one in doors.assembled()] == [True]
+
+
+def test_a_structure_set_is_a_mask_too(doors: Doors) -> None:
+    images = ct_study()
+    doors.take(structures(images, {"vertebrae_L5": 1, "L4": 2, "PTV SECRET": 2}), *images)
+    (receipt,) = doors.assembled()
+    assert (receipt.rois, receipt.findings) == (3, [])
+    drawn = {(row["level"], row["voxel_count"]) for row in doors.case_rows()["rois"]}
+    assert drawn == {("L5", 336), ("L4", 336), ("all", 672)}
 
 
 def test_two_masks_of_a_structure_drawn_at_one_time_are_both_refused(doors: Doors) -> None:

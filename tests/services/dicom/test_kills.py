@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 from tests.services.dicom.doors import Doors
 from tests.services.dicom.studies import ct_study, ct_with_mask
 
-KILLS = 15
+KILLS = 10
 
 
 def test_what_was_acknowledged_is_there_after_every_kill(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_what_was_acknowledged_is_there_after_every_kill(tmp_path: Path) -> None
         (tmp_path / f"killed/keys/{name}.key").chmod(0o600)
     (tmp_path / "study").write_bytes(pickle.dumps(study))
 
-    taken = _killed(tmp_path, "take", KILLS, 0.06)
+    taken = _killed(tmp_path, "take", KILLS, 0.02)
     acknowledged = taken["acknowledged"]
     assert acknowledged
     assert taken["finished"] < KILLS
