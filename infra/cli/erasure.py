@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_store.errors import UsageError
+from feature_store.plain_words import plain_reason
 from infra.cli.command import command
+from infra.cli.pseudonyms import stored_as
 from infra.cli.session import Session
 
 if TYPE_CHECKING:
@@ -18,13 +20,15 @@ if TYPE_CHECKING:
 
 def register(store: typer.Typer) -> None:
     """Add the commands of this file to ``asdeg store``."""
-    command(store, "erase", example='asdeg store erase p001 --site site_a --reason "request of the patient"')(erase)
-    command(store, "readmit", example='asdeg store readmit p001 --site site_a --consent "signed anew"')(readmit)
+    example = 'asdeg store erase p001 --site site_a --reason "request of the patient"'
+    command(store, "erase", example=example, patients=True)(erase)
+    example = 'asdeg store readmit p001 --site site_a --consent "signed anew"'
+    command(store, "readmit", example=example, patients=True)(readmit)
 
 
 def erase(
     session: Session,
-    patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym at that site.")],
+    patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym, or with the site's key its own id.")],
     site: Annotated[str, typer.Option(help="The patient's site.")],
     reason: Annotated[str, typer.Option(help="For the record; no patient's name in it.")] = "request",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -54,8 +58,8 @@ def erase(
             store,
             _control(session),
             site,
-            patient_id,
-            reason=reason,
+            stored_as(session, site, patient_id),
+            reason=plain_reason(reason),
             erased_by=by,
             settings=settings,
             progress=progress,
@@ -77,7 +81,7 @@ def erase(
 
 def readmit(
     session: Session,
-    patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym at that site.")],
+    patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym, or with the site's key its own id.")],
     site: Annotated[str, typer.Option(help="The patient's site.")],
     consent: Annotated[str, typer.Option(help="What the patient consented to, and when; no name in it.")],
 ) -> None:
@@ -86,7 +90,8 @@ def readmit(
     from feature_store.store import FeatureStore
 
     store = FeatureStore.open(session.settings.store)
-    done = readmit(store, site, patient_id, consent, getpass.getuser())
+    patient = stored_as(session, site, patient_id)
+    done = readmit(store, site, patient, plain_reason(consent), getpass.getuser())
     session.result({"erasure": done.erasure, "state": done.state}, "The patient may be pushed again.")
 
 

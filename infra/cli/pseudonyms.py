@@ -50,3 +50,11 @@ def new_key(session: Session, file: Annotated[Path, typer.Argument(help="A new f
 
     new_key_file(file, session.settings.store)
     session.result({"file": str(file)}, f"{file} is made. Keep a copy in a safe place, never beside the store.")
+
+
+def stored_as(session: Session, site: str, patient_id: str) -> str:
+    """What the store knows a site's patient by, where no store has to be open. Raises UsageError, SettingsError."""
+    from infra.bootstrap import site_keys
+    from services.ingest.deidentification.pseudonym import pseudonymous
+
+    return pseudonymous(site_keys(session.settings), site, patient_id)
