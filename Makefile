@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 WORKERS ?= 2
+STORE ?= folder
+KILLS ?= 300
 
 .PHONY: help env demo test torture check clean
 .DEFAULT_GOAL := help
@@ -27,8 +29,8 @@ test: env ## all tests: side by side on WORKERS cores, then those that use the c
 	$(BIN)/python -m pytest -m "not cores" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m cores
 
-torture: env ## kill writers, extractors and the optimiser of one store 300 times and count what was lost (minutes)
-	$(BIN)/python -m tests.torture
+torture: env ## kill writers, extractors and the optimiser of one store 300 times, count what was lost; STORE=s3: on S3
+	$(BIN)/python -m tests.torture --store $(STORE) --kills $(KILLS)
 
 check: env ## format, lint, types, layers
 	$(BIN)/ruff format --check .
