@@ -94,7 +94,9 @@ class IngestHandler:
         """
         known = _known(reading).manifest
         assert known is not None
-        reading = replace(reading, manifest=self._ours(known, site))
+        ours = self._ours(known, site)
+        self._store.admit(site, ours.patient_id)
+        reading = replace(reading, manifest=ours)
         store_images(reading, self._store.blobs)
         store_overlays(reading.overlays, self._store.blobs)
         push, reading = self._push(reading)

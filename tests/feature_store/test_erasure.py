@@ -35,6 +35,8 @@ from pipelines.imaging.images import content_hash, write_canonical
 from tests.feature_store.every_byte import Marks, look
 from tests.feature_store.examples import ROIS, case, embedding, encoder, feature_set, ids, label, radiomics
 
+pytestmark = pytest.mark.slow
+
 PATIENT = "pseudonym's-4711"
 AGE, FEATURE = 51.2345678, 123456.789012
 VOXELS = np.random.default_rng(4711).integers(-1000, 1000, (4, 8, 8)).astype(np.int16)
