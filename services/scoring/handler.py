@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from feature_store.errors import AsdegError, NotFound, NothingReleased
-from feature_store.retrieval import CLINICAL_COLUMNS, TEXT_COLUMNS, patient_features
+from feature_store.patient_index import PatientIndex
+from feature_store.retrieval import CLINICAL_COLUMNS, TEXT_COLUMNS
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
 from services.ids import new_id
@@ -29,10 +30,10 @@ class Signature(Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A signature ready to answer, and the feature sets it was trained on."""
+    """A signature ready to answer, and an index of the feature sets it was trained on."""
 
     signature: Signature
-    feature_sets: tuple[str, ...]
+    features: PatientIndex
 
 
 class ScoringHandler:
@@ -57,7 +58,7 @@ class ScoringHandler:
             raise NothingReleased(f"No {kind} signature is released.", action="Train, then `asdeg release RUN_ID`.")
         loaded = self._signature(release, snapshot)
         case_id = _case_of(snapshot, site, patient_id)
-        found = patient_features(snapshot, site, patient_id, loaded.feature_sets)
+        found = loaded.features.features(site, patient_id, snapshot)
         # The scanners of a store's cohort are its sites (StudyPatients).
         known = {"scanner": site, **_clinical(snapshot, site, patient_id), **found}
         # What is missing altogether counts as missing; the signature says how much of that it bears.
@@ -113,7 +114,7 @@ class ScoringHandler:
         if found is None:
             runs = snapshot.table("training_runs", columns=["settings"], where={"run_id": release.run_id}).to_pylist()
             feature_sets = json.loads(runs[0]["settings"])["feature_sets"] if runs else []
-            found = Loaded(self._load(release.signature), tuple(feature_sets))
+            found = Loaded(self._load(release.signature), PatientIndex(snapshot, feature_sets))
             with self._lock:
                 self._loaded[release.signature] = found
         return found
