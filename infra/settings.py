@@ -48,7 +48,7 @@ class Settings(BaseModel):
     requests_per_minute: int = Field(1200, ge=1, description="how often a key may ask a replica for cases")
 
     # who the patients are
-    pseudonym_key_file: str = Field("", description="the site's own pseudonym key, at the site's side")
+    pseudonym_key_file: str = Field("", description="file with the site's pseudonym key, at the site's side")
     pseudonym_keys: str = Field("", description="folder with SITE.key for each site, at the services' side")
 
     # the DICOM doors
@@ -102,6 +102,11 @@ class Settings(BaseModel):
         if "://" in value:
             return value.rstrip("/")
         return str(Path(value).expanduser().resolve())
+
+    @field_validator("pseudonym_key_file", "pseudonym_keys")
+    @classmethod
+    def _absolute_if_any(cls, value: str) -> str:
+        return str(Path(value).expanduser().absolute()) if value else ""
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **command_line: Any) -> Settings:

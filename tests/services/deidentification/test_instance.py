@@ -14,7 +14,15 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
 
 from feature_store.errors import DeidentificationRefused
 from pipelines.imaging.images import content_hash, load_image
@@ -23,6 +31,7 @@ from services.ingest.deidentification.instance import deidentify
 from services.ingest.deidentification.pseudonym import is_pseudonym, pseudonym, shifted
 from services.ingest.deidentification.site_key import SiteKey
 from services.ingest.deidentification.values import new_uid, scanner_name
+from tests.pipelines.imaging.dicom_folder import recoded
 from tests.pipelines.imaging.mask_files import contours_of, structure_set
 from tests.services.dicom.studies import blocks, ct_study, real_ct, segmentation, t2_study, write_files
 
@@ -180,3 +189,14 @@ def test_scanners_keep_their_names_and_nobody_else_has_one(text: str, kept: bool
     told = scanner_name(text)
     assert (told == text) is kept
     assert kept or (told.startswith("other-") and told == scanner_name(text))
+
+
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, RLELossless, JPEGLSLossless]
+)
+def test_a_transfer_syntax_stays_what_it_is(syntax: UID, tmp_path: Path) -> None:
+    images = [recoded(one, syntax) for one in ct_study(PixelPaddingValue=-2000)]
+    clean = _clean(images)
+    assert {one.file_meta.TransferSyntaxUID for one in clean} == {syntax}
+    assert _hashes(clean, [], tmp_path / "after") == _hashes(ct_study(), [], tmp_path / "before")
+    assert clean[0].PixelPaddingValue == -2000
