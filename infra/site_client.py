@@ -89,6 +89,9 @@ class SiteClient:
                 offset += len(part)
             else:
                 became: dict[str, Any] = self._patiently("GET", where).json()
+                while became["state"] == "complete":  # a large one is being unpacked
+                    time.sleep(POLL_S)
+                    became = self._patiently("GET", where).json()
                 if became["refused"]:
                     raise RequestRefused(
                         f"{became['refused']['error']}: {became['refused']['message']}",

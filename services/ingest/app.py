@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from services import http_errors
@@ -47,14 +47,8 @@ def build_app(
     limits: DoorLimits,
     *,
     workers: Sequence[Worker] = (),
-    routers: Sequence[APIRouter] = (),
-    streamed: Sequence[re.Pattern[str]] = (),
 ) -> FastAPI:
-    """The FastAPI application.
-
-    ``workers`` carry out what was accepted. ``routers`` are further doors to the same cases; ``streamed`` are
-    their calls (``METHOD /path``) whose bodies are uploads.
-    """
+    """The FastAPI application; ``workers`` carry out what was accepted."""
 
     @asynccontextmanager
     async def up(_: FastAPI) -> AsyncIterator[None]:
@@ -66,11 +60,13 @@ def build_app(
 
     app = FastAPI(title="asdeg ingest", description="Cases and outcomes in. For research use only.", lifespan=up)
     metered = MeteredBook(book, limits.per_minute)
-    for router in (upload_router(handler, intake, metered), *routers):
+    for router in (
+        upload_router(handler, intake, metered),  # before the cases: `uploads` is no case's id
+        case_router(handler, metered),
+        said_router(handler, metered),
+    ):
         app.include_router(router)
-    app.include_router(case_router(handler, metered))
-    app.include_router(said_router(handler, metered))
-    app.add_middleware(BodyLimit, limit=limits.body, streamed=(*STREAMED, *streamed))
+    app.add_middleware(BodyLimit, limit=limits.body, streamed=STREAMED)
     app.add_middleware(AuditTrail, log=audit)
     http_errors.install(app)
     return app

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from feature_store.control import CaseState
-from services.access import Credential, KeyBook, allow
+from feature_store.errors import UsageError
+from services.access import SITE, Credential, KeyBook, allow
 from services.ingest.handler import IngestHandler
 
 CaseId = Annotated[str, Path(max_length=64, description="as the answer to the push gives it")]
@@ -22,8 +23,22 @@ def own_case(handler: IngestHandler, book: KeyBook, *roles: str) -> Callable[...
     caller_of = allow(book, *roles)
 
     def case(request: Request, case_id: CaseId, caller: Annotated[Credential, Depends(caller_of)]) -> CaseState:
-        found = handler.find(case_id, caller.site)
+        found = handler.find(case_id, read_site(caller))
         request.state.about = (found.site, found.patient_id, found.case_id)
         return found
 
     return case
+
+
+def read_site(caller: Credential) -> str | None:
+    """The site whose cases a caller may see; None: every one. Raises UsageError for a site's key that names none."""
+    return site_of(caller) if caller.role == SITE else caller.site
+
+
+def site_of(caller: Credential) -> str:
+    """The site a key writes for. Raises UsageError where it names none."""
+    if not caller.site:
+        raise UsageError(
+            "This key names no site.", action="Make one with `asdeg keys add NAME --role site --site SITE`."
+        )
+    return caller.site

@@ -13,7 +13,7 @@ from feature_store.control import CaseState
 from feature_store.vocabulary import PRIMARY_SEGMENTATION
 from services import http_errors
 from services.access import SCIENTIST, SITE, Credential, KeyBook, allow
-from services.ingest.case_access import own_case
+from services.ingest.case_access import own_case, read_site
 from services.ingest.handler import RECEIVED, IngestHandler
 from services.ingest.messages import CaseReport, CaseStatus, QualityVerdict, Withdrawal
 
@@ -35,7 +35,7 @@ def case_router(handler: IngestHandler, book: KeyBook) -> APIRouter:
     @router.get("/v1/cases")
     def list_cases(caller: Annotated[Credential, Depends(readers)]) -> list[CaseStatus]:
         """The caller's cases (a scientist's: everybody's) and where they are on their way."""
-        return handler.cases(caller.site)
+        return handler.cases(read_site(caller))
 
     @router.get("/v1/cases/{case_id}")
     async def get_case(case: Annotated[CaseState, Depends(readable)], wait: Wait = 0, past: Past = None) -> CaseReport:

@@ -8,6 +8,7 @@ other in the order they were accepted, and again where the process that did it d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import shutil
@@ -18,7 +19,7 @@ from collections.abc import Callable
 import structlog
 
 from feature_store.control import CaseState, ControlDatabase
-from feature_store.errors import AsdegError, ChecksumMismatch, InputError, StoreError
+from feature_store.errors import AsdegError, ChecksumMismatch, Conflict, InputError, StoreError
 from feature_store.snapshot import Snapshot
 from feature_store.software import software_version
 from feature_store.store import FeatureStore
@@ -52,16 +53,25 @@ class Intake:
         """Say which case a complete upload is, and see to it that it will be carried out.
 
         The same bytes again are not stored again. Raises ArchiveError, ManifestError, AccessDenied, ChecksumMismatch
-        for what cannot become a case of the site; the upload is refused then and its bytes are gone.
+        for what cannot become a case of the site; the upload is refused then and its bytes are gone. Conflict where
+        another request or process is at it, or was.
         """
-        try:
-            return self._accept(upload)
-        except AsdegError as error:
-            if isinstance(error, StoreError):
-                raise
-            self._book.finish(upload, REFUSED, _answer(error))
-            self.inbox.discard(upload)
-            raise
+        name, holder = f"accept:{upload.upload_id}", secrets.token_hex(8)
+        with self._control.lease(name, holder, LEASE_S) as lease:
+            if not lease:
+                raise Conflict("The upload is being unpacked.", action="Ask in a moment which case it became.")
+            with _Prolonged(lambda: self._control.lease(name, holder, LEASE_S)):
+                upload = self._book.get(upload.upload_id)
+                if upload.state != COMPLETE:
+                    raise Conflict("The upload was accepted or refused by now.", action="Ask what it became.")
+                try:
+                    return self._accept(upload)
+                except StoreError:
+                    raise
+                except AsdegError as error:
+                    self._book.finish(upload, REFUSED, _answer(error))
+                    self.inbox.discard(upload)
+                    raise
 
     def _accept(self, upload: Upload) -> Ticket:
         packed = self.inbox.packed(upload)
@@ -91,11 +101,11 @@ class Intake:
         return Ticket(case_id=case_id, site=upload.site, state=status.state, upload_id=upload.upload_id, known=known)
 
     def settle(self, upload: Upload) -> Upload:
-        """An upload whose bytes are all there is accepted, where that has not been done. Raises as :meth:`accept`."""
+        """An upload whose bytes are all there is accepted, where nobody has or does; how it stands then."""
         if upload.state == COMPLETE:
-            self.accept(upload)
-            return self._book.get(upload.upload_id)
-        return upload
+            with contextlib.suppress(AsdegError):  # why, the upload itself says
+                self.accept(upload)
+        return self._book.get(upload.upload_id)
 
     def _still_there(self, known: Upload) -> bool:
         """Whether an earlier upload of the same bytes is still what its case is, or will be."""
@@ -117,10 +127,7 @@ class Intake:
         """Accept what a server that died had not; clear away what nobody goes on with."""
         for upload in self._book.in_state(COMPLETE):
             if time.time() - upload.changed_at > LEASE_S:
-                try:
-                    self.accept(upload)
-                except AsdegError as error:
-                    log.info("refused", error=error.code)
+                self.settle(upload)
         self.inbox.sweep()
 
     def carry_out(self, case_id: str) -> bool:
@@ -158,6 +165,8 @@ class Intake:
             except AsdegError as error:
                 receipt = self._rejected(upload, error)
         state = self._control.case(receipt.case_id, upload.site)
+        if state is not None and self._control.case_history(upload.site, receipt.case_id)[-1].state != state.state:
+            self._control.note_case(upload.site, state.patient_id, state.case_id, state.state)  # it stays what it was
         holds = self._holds(state) if state is not None and receipt.state != REJECTED else None
         self._book.finish(upload, DONE, receipt.model_dump(), holds)
         self.inbox.discard(upload)

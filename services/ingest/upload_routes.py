@@ -27,6 +27,7 @@ from feature_store.errors import ArchiveError, Conflict, UsageError, WrongConten
 from feature_store.uploads import DONE, OPEN, RECEIVED, REFUSED, Upload
 from services import http_errors
 from services.access import SITE, Credential, KeyBook, allow
+from services.ingest.case_access import site_of
 from services.ingest.case_routes import Wait, followed
 from services.ingest.handler import IngestHandler
 from services.ingest.inbox import HASHES, Checksum
@@ -190,15 +191,6 @@ def upload_router(handler: IngestHandler, intake: Intake, book: KeyBook) -> APIR
         response.headers["Tus-Resumable"] = TUS
 
     return router
-
-
-def site_of(caller: Credential) -> str:
-    """The site a key writes for. Raises UsageError where it names none."""
-    if not caller.site:
-        raise UsageError(
-            "This key names no site.", action="Make one with `asdeg keys add NAME --role site --site SITE`."
-        )
-    return caller.site
 
 
 def _check_version(version: str) -> None:

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from tusclient.client import TusClient
 
-from feature_store.errors import StoreError
+from feature_store.errors import Conflict, StoreError
 from infra import site_client
 from infra.bootstrap import House
 from pipelines.phantom import PhantomCohort
@@ -77,6 +77,8 @@ def test_every_kind_of_archive_is_the_same_case(door: Door, phantoms: PhantomCoh
         assert (answer.status_code, answer.json()["case_id"]) == (202, ticket["case_id"])
         assert answer.json()["receipt"]["unchanged"] or answer.json()["known"]
     assert door.house.store.snapshot().sequence == sequence
+    history = door.call("site_a", "GET", f"/v1/cases/{ticket['case_id']}").json()["history"]
+    assert history[-1]["state"] == "validated"  # it came again, and stays what it was
     assert inbox(door) == []
 
 
@@ -350,6 +352,26 @@ def test_memory_does_not_grow_with_the_upload(tmp_path: Path) -> None:
             answer = door.call("site_a", "POST", "/v1/cases", content=(block for _ in range(128)))
             assert answer.json()["error"] == "ArchiveError"
         assert process.memory_mb() - before < 64
+
+
+def test_a_complete_upload_is_accepted_by_one_and_by_whoever_comes_after_a_kill(
+    door: Door, phantoms: PhantomCohort
+) -> None:
+    case, intake = phantoms.cases[0], door.house.intake
+    data = packed(case.folder, "w") + bytes(512)  # bytes of its own
+    upload = intake.inbox.begin(case.site, "pacs", len(data))
+    intake.inbox.packed(upload).write_bytes(data)
+    upload = intake.inbox.book.complete(intake.inbox.book.advance(upload, len(data)))
+    where = f"{UPLOADS}/{upload.upload_id}"
+    with door.house.control.lease(f"accept:{upload.upload_id}", "another process", 60):
+        assert door.call(case.site, "GET", where).json()["state"] == "complete"
+        with pytest.raises(Conflict):
+            intake.accept(upload)
+    became = door.call(case.site, "GET", where).json()  # that one died: asking is enough
+    assert became["case_id"] is not None
+    assert door.call(case.site, "GET", f"/v1/cases/{became['case_id']}?wait=60").json()["state"] == "validated"
+    with pytest.raises(Conflict):
+        intake.accept(upload)
 
 
 def test_two_requests_to_one_upload_do_not_mix(door: Door) -> None:
