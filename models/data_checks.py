@@ -16,12 +16,10 @@ from feature_store.vocabulary import Partition
 from models.evaluation.inputs import logit
 from models.performance import HELD_OUT
 from models.selection.matrix import FeatureMatrix
-from models.selection.scaling import quartiles, usable_columns
+from models.selection.scaling import HEAVY_TAIL, quartiles, usable_columns
 
 Floats = NDArray[np.float64]
 
-HEAVY_TAIL = 50.0
-"""SD in quartile ranges (a normal column has 0.74) from which a column counts as heavy-tailed."""
 BATCH_LIKE = 0.4
 """Share of a column's rank variance that the batch explains, beyond chance, from which it tells batches apart."""
 SHIFT, STRETCH = 1.0, 2.0

@@ -14,7 +14,7 @@ from feature_store.errors import FeatureTableError
 from models.selection.correlation import uncorrelated
 from models.selection.lasso import LambdaRule, fit_lasso
 from models.selection.matrix import FeatureMatrix
-from models.selection.scaling import HEAVY, Scaling, Usable, robust_scaling, usable_columns, z_scaling
+from models.selection.scaling import HEAVY_TAIL, Scaling, Usable, robust_scaling, usable_columns, z_scaling
 from models.selection.selector import SelectionTrace, Selector
 
 Floats = NDArray[np.float64]
@@ -55,8 +55,8 @@ class RadRecipe:
         chosen = kept[lasso.coefficients != 0]
         names = tuple(matrix.names[i] for i in usable.columns)
         notes = ["No column passed the F-test; the smallest p went on."] if none_passed else []
-        heavy = scaling.take(kept).heavy_tailed(matrix.values[:, usable.columns[kept]])
-        notes.extend(_heavy_tails([names[i] for i in kept], heavy, lasso.coefficients != 0))
+        heavy = scaling.take(chosen).heavy_tailed(matrix.values[:, usable.columns[chosen]])
+        notes.extend(_heavy_tails([names[i] for i in chosen[heavy]]))
         counts = {**_counts(matrix, usable), "f_test": len(tested), "correlation": len(kept), "lasso": len(chosen)}
         return _selector(
             "rad",
@@ -142,15 +142,13 @@ def _usable(matrix: FeatureMatrix) -> Usable:
     return usable
 
 
-def _heavy_tails(names: list[str], heavy: NDArray[np.bool_], selected: NDArray[np.bool_]) -> list[str]:
-    """A sentence on the candidates that had to be clipped, those that were selected by name."""
-    if not heavy.any():
+def _heavy_tails(names: list[str]) -> list[str]:
+    """A sentence on selected columns that had to be clipped."""
+    if not names:
         return []
-    chosen = [name for name, told in zip(names, heavy & selected, strict=True) if told]
-    among = f"selected among them: {_listed(chosen)}" if chosen else "none of them was selected"
     return [
-        f"{int(heavy.sum())} of {len(names)} candidate columns are heavy-tailed (standard deviation over {HEAVY:g} "
-        f"quartile ranges) and were clipped; {among}."
+        f"Selected though heavy-tailed (standard deviation over {HEAVY_TAIL:g} quartile ranges), hence clipped: "
+        f"{_listed(names)}."
     ]
 
 

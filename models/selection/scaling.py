@@ -12,8 +12,8 @@ Ints = NDArray[np.intp]
 
 MAX_Z = 10.0
 
-HEAVY = 10.0
-"""Standard deviation, in quartile ranges, above which a column is called heavy-tailed (0.74 for bell-shaped ones)."""
+HEAVY_TAIL = 50.0
+"""Standard deviation, in quartile ranges, from which a column counts as heavy-tailed (a normal column has 0.74)."""
 
 MIN_PRESENT = 0.5
 """A column with fewer finite training values than this share is unusable."""
@@ -41,11 +41,11 @@ class Scaling:
         return np.asarray((scaled - self.mean) / self.sd, dtype=np.float64)
 
     def heavy_tailed(self, x: Floats) -> NDArray[np.bool_]:
-        """Which columns of ``x`` (n, p) would spread over more than ten quartile ranges, were they not clipped."""
+        """Which columns of ``x`` (n, p) would spread over more than fifty quartile ranges, were they not clipped."""
         filled = np.where(np.isfinite(x), x, self.medians)
         with np.errstate(over="ignore", invalid="ignore"):
             spread = ((filled - self.centre) / self.scale).std(axis=0)
-        return np.asarray(~(spread <= HEAVY))
+        return np.asarray(~(spread <= HEAVY_TAIL))
 
     def take(self, columns: Ints) -> Scaling:
         return Scaling(

@@ -237,7 +237,7 @@ def test_what_a_reader_must_know_of_a_selection_is_said_by_name() -> None:
     assert tails.trace is not None
     (note,) = [note for note in tails.trace.notes if "heavy-tailed" in note]
     assert tails.names
-    assert all(name in note.partition("selected among them: ")[2] for name in tails.names)
+    assert all(name in note.partition("clipped: ")[2] for name in tails.names)
     z = robust_scaling(x, 3.5)
     assert z.heavy_tailed(x).all()
     assert not z.heavy_tailed(np.clip(x, z.centre - z.scale, z.centre + z.scale)).any()
