@@ -22,6 +22,8 @@ from feature_store.store import FeatureStore
 from feature_store.touched import touched_cohorts
 
 MEMBER_COLUMNS = ["site", "patient_id", "case_id", "partition", "outcome"]
+FOLLOW_UP = ("no follow-up", "outcome unknown", "follow-up window open")
+"""Reasons of patients who were eligible: what may have been missed of them is open (censoring)."""
 PREDICTORS = ("cases", "series", "rois", "clinical", "radiomics", "embeddings")
 TRIES = 20
 
@@ -77,6 +79,21 @@ def load_cohort(snapshot: Snapshot, name: str, version: int | None = None) -> Co
         flow={},
         erased=tuple(touched_cohorts(snapshot).get(f"{name} v{version}", ())),
     )
+
+
+def left_out(view: Snapshot, settings: CohortSettings) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """Every case (site, patient, case) that the settings leave out of what the store held then, with all reasons.
+
+    The first is the one that is counted.
+
+    ``view``: the snapshot as of which a cohort was frozen. The surgery's date is not stored, so that a patient who
+    was followed for too short a time and one who is lost cannot be told apart.
+    """
+    found = {
+        (*patient, str(row["case_id"])): tuple(_reasons(row, settings))
+        for patient, row in _patients(view, settings).items()
+    }
+    return {case: reasons for case, reasons in found.items() if reasons}
 
 
 def _freeze(store: FeatureStore, snapshot: Snapshot, settings: CohortSettings) -> Cohort:

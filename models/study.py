@@ -13,11 +13,13 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from feature_store.vocabulary import Partition
 from models.ablation import ablation
 from models.baseline import baseline_table
+from models.censoring import censoring_record
 from models.classifiers import check_classifier
 from models.data_checks import batch_like, heavy_tailed, scales_by_site, sentences
 from models.folds import check_enough, stratified_folds
 from models.harmonisation_effect import harmonisation_effect
 from models.in_sample import label_apparent
+from models.incident import incident_record
 from models.leakage import leakage_check
 from models.performance import HELD_OUT, all_curves, delong, reference_metrics, signature_metrics
 from models.protocol import Development, develop
@@ -26,10 +28,11 @@ from models.reference_models import ReferenceModel, clinical_model, size_model
 from models.selection.repeatability import robust_radiomics
 from models.signature import MAX_MISSING
 from models.sites import per_site
-from models.study_figures import figure_data
+from models.study_figures import figure_data, flow_steps
 from models.study_patients import StudyPatients
 from models.study_result import StudyResult
 from models.study_settings import AUTO, StudySettings
+from models.study_size import development_record, validation_record
 from models.study_tables import StudyTables
 from models.subgroups import subgroups
 from models.surgeons import surgeon_metrics
@@ -59,6 +62,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
         patients = StudyPatients.from_tables(study, robust.table)
         warnings.extend(_mostly_missing(patients))
         training = patients.training()
+        size = development_record(training)
         folds = stratified_folds(training.y, settings.n_folds, settings.seed)
         development = develop(training, folds, settings, progress=progress)
         references = _references(patients, folds)
@@ -84,6 +88,13 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
             "subgroups": subgroups(patients.clinical, predictions, list(development.signatures)),
             "ablation": ablation(patients, development, predictions, settings) if settings.ablation else [],
             "data_checks": checks,
+            "flow": flow_steps(study.flow, patients.partition),
+            "sample_size": {
+                "development": size,
+                "external_validation": validation_record(predictions, list(development.signatures)),
+            },
+            "censoring": censoring_record(study.clinical, study.lost, predictions, names),
+            "incident": incident_record(study.patients.get("incident"), predictions, names),
             "harmonisation": harmonisation_effect(patients, development, settings),
             **({"in_sample": study.in_sample} if study.in_sample is not None else {}),
         }
@@ -92,7 +103,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
         choice = recommend(predictions)
         metrics["recommendation"] = None if choice is None else choice._asdict()
         warnings.extend([*development.warnings, *sentences(checks, CALLED)])
-        figures = figure_data(development, patients, settings, permuted[1])
+        figures = figure_data(development, patients, settings, permuted[1], study.flow)
     return StudyResult(
         settings=settings,
         signatures=development.signatures,

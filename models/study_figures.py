@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,11 @@ Ints = NDArray[np.intp]
 
 
 def figure_data(
-    development: Development, patients: StudyPatients, settings: StudySettings, permuted_aucs: Sequence[float]
+    development: Development,
+    patients: StudyPatients,
+    settings: StudySettings,
+    permuted_aucs: Sequence[float],
+    flow: Mapping[str, int],
 ) -> dict[str, Any]:
     """Paths, filters, importances, choices, permuted AUCs, the flow of patients and the facts of the run."""
     signs = {kind: s for kind, s in development.signatures.items() if isinstance(s, Signature)}
@@ -39,7 +43,7 @@ def figure_data(
         },
         "nested_choice": {kind: dict(fit.choices) for kind, fit in development.crossfits.items()},
         "permuted_aucs": [float(value) for value in permuted_aucs],
-        "flow": _flow(patients),
+        "flow": flow_steps(flow, patients.partition),
         "facts": {
             "Seed": str(settings.seed),
             "Settings": settings.hash(),
@@ -106,7 +110,14 @@ def _lasso(lasso: Lasso, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _flow(patients: StudyPatients) -> list[dict[str, Any]]:
-    counts = Counter(patients.partition.tolist())
-    total = {"label": "Patients with features and outcome", "n": len(patients.y), "excluded": {}}
-    return [total, *({"label": p.value, "n": counts[p.value], "excluded": {}} for p in Partition if counts[p.value])]
+def flow_steps(flow: Mapping[str, int], partition: NDArray[np.str_]) -> list[dict[str, Any]]:
+    """From the first patient to the partitions: ``label``, ``n``, and who left before it by reason (``excluded``)."""
+    counts = Counter(partition.tolist())
+    reasons = {reason: n for reason, n in flow.items() if reason != "cases" and n}
+    given = [{"label": "Patients", "n": flow["cases"], "excluded": {}}] if reasons else []
+    total = {"label": "Patients with features and outcome", "n": len(partition), "excluded": reasons}
+    return [
+        *given,
+        total,
+        *({"label": p.value, "n": counts[p.value], "excluded": {}} for p in Partition if counts[p.value]),
+    ]

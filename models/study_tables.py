@@ -31,7 +31,7 @@ SOURCES = ("radiomics", "deep", "clinical")
 
 @dataclass(frozen=True)
 class StudyTables:
-    """``patients``: patient_id, site (text), partition, outcome (0 or 1), and scanner where it is known.
+    """``patients``: patient_id, site (text), partition, outcome (0 or 1), and where known scanner and incident (0, 1).
 
     ``radiomics``, ``deep`` (numbers, NaN where missing), ``clinical`` (numbers or text) and ``reads`` (columns A, B,
     C of 0 and 1): a row for each row of ``patients``, features only. ``repeats``: patient_id, segmentation (and
@@ -50,6 +50,10 @@ class StudyTables:
     robustness: pd.DataFrame | None = None
     warnings: tuple[str, ...] = ()
     sources: dict[str, str] = field(default_factory=dict)
+    flow: dict[str, int] = field(default_factory=dict)
+    """Who was looked at and left out, in order: ``cases`` and counts by reason. Empty where nobody was left out."""
+    lost: pd.DataFrame | None = None
+    """Clinical variables of eligible patients without an outcome (window open or lost); any rows."""
     in_sample: dict[str, Any] | None = None
     """Encoders that were tuned to outcomes of the cohort's patients, as ``training_table`` says it."""
 
@@ -128,6 +132,8 @@ class StudyTables:
         of_radiomics = {name: f"radiomics:{name}" for name in shared & set(names.get("radiomics", []))}
         if self.repeats is not None:
             renamed["repeats"] = self.repeats.rename(columns=of_radiomics)
+        if self.lost is not None:
+            renamed["lost"] = self.lost.rename(columns={name: f"clinical:{name}" for name in shared})
         if self.robustness is not None:
             renamed["robustness"] = self.robustness.assign(feature=self.robustness["feature"].replace(of_radiomics))
         note = (f"{len(shared)} names are in several tables; there they carry the table's name.",) if shared else ()
@@ -203,7 +209,12 @@ def from_files(
     The outcome file says who is in the study. A patient whom a feature table lacks has missing values there;
     one whom all of them lack is left out. FeatureTableError names the file, the rule and the count.
     """
-    patients, notes = _patients(outcome)
+    everybody, notes = _patients(outcome)
+    patients = everybody[everybody["outcome"].notna()].reset_index(drop=True)
+    patients["outcome"] = patients["outcome"].astype(np.int64)
+    without = everybody[everybody["outcome"].isna()].reset_index(drop=True)
+    flow = {"cases": len(everybody), **({"no outcome": len(without)} if len(without) else {})}
+    lost = None
     tables: dict[str, pd.DataFrame] = {}
     present = np.zeros(len(patients), dtype=bool)
     for source, path in (("radiomics", radiomics), ("deep", deep), ("clinical", clinical)):
@@ -212,6 +223,8 @@ def from_files(
         table = read_table(path)
         features, of_file = (_clinical(table), list[str]()) if source == "clinical" else features_of(table, path.name)
         joined, found = _joined(patients, table, features, path.name)
+        if source == "clinical" and len(without):
+            lost = _joined(without, table, features, path.name)[0]
         missing = int((~found).sum())
         lacks = [f"{path.name} lacks {missing} of {len(patients)} patients; their values there are imputed."]
         notes += [*of_file, *(lacks if missing else [])]
@@ -225,6 +238,7 @@ def from_files(
         )
     if not present.all():
         notes.append(f"{int((~present).sum())} patients are in no feature table and are left out.")
+        flow["in no feature table"] = int((~present).sum())
     if reads is not None:
         table = read_table(reads)
         tables["reads"] = _joined(patients, table, _reads(table, reads.name), reads.name)[0]
@@ -238,6 +252,8 @@ def from_files(
         repeats=None if repeats is None else _repeats(repeats),
         robustness=None if robustness is None else read_robustness(robustness),
         warnings=tuple(notes),
+        flow=flow,
+        lost=lost if lost is not None or not len(without) else pd.DataFrame(index=range(len(without))),
     )
 
 
@@ -272,7 +288,10 @@ def _patients(path: Path) -> tuple[pd.DataFrame, list[str]]:
     twice = int(patients.duplicated(["site", "patient_id"]).sum())
     if twice:
         raise FeatureTableError(f"{twice} patients are there twice.", action="Give one row a patient.", file=path.name)
-    patients = patients.loc[~blank].assign(outcome=values[~blank].astype(np.int64)).reset_index(drop=True)
+    if "incident" in table.columns:
+        incident = as_floats(table["incident"])
+        patients["incident"] = np.where(np.isin(incident, (0.0, 1.0)), incident, np.nan)
+    patients["outcome"] = np.where(blank, np.nan, values)
     return patients, [f"{int(blank.sum())} patients have no outcome and are left out."] if blank.any() else []
 
 

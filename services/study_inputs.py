@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from feature_store.cohort_settings import CohortSettings
-from feature_store.cohorts import freeze_cohort
+from feature_store.cohorts import FOLLOW_UP, freeze_cohort, left_out, load_cohort
 from feature_store.errors import FeatureTableError
+from feature_store.retrieval import clinical_of
 from feature_store.store import FeatureStore
 from models.selection.robustness import checked
 from models.study_settings import StudySettings
@@ -103,7 +105,27 @@ class StudyInputs:
         if table is not None:  # a sequence that the plan leaves out is no unknown feature
             table = table[table["feature"].str.split(".").str[0].isin(self.plan.sequences)]
         radiomics_table, deep = self._of_plan(tables.radiomics), self._of_plan(tables.deep)
-        return replace(tables, radiomics=radiomics_table, deep=deep, robustness=table)
+        whole = replace(tables, radiomics=radiomics_table, deep=deep, robustness=table)
+        return self._with_those_left_out(whole, store)
+
+    def _with_those_left_out(self, tables: StudyTables, store: FeatureStore) -> StudyTables:
+        """Counts by reason for the flow, clinical variables of those without an outcome, and incident labels."""
+        snapshot = store.snapshot()
+        cohort = load_cohort(snapshot, self.cohort, self.version)
+        view = snapshot.at(cohort.as_of)
+        out = left_out(view, self.plan)
+        reasons = Counter(found[0] for found in out.values())
+        lost = [case for case, found in out.items() if set(found) <= set(FOLLOW_UP)]
+        labels = view.table("labels", ["site", "patient_id", "incident"], {"rule": cohort.rule}).to_pylist()
+        incident = {(row["site"], row["patient_id"]): row["incident"] for row in labels}
+        keys = zip(tables.patients["site"], tables.patients["patient_id"], strict=True)
+        known = pd.Series([incident.get(key) for key in keys], dtype="float64")
+        return replace(
+            tables,
+            patients=tables.patients.assign(incident=known.to_numpy()),
+            flow={"cases": len(cohort.members) + len(out), **dict(reasons.most_common())},
+            lost=clinical_of(view, lost) if lost else None,
+        )
 
     def _of_plan(self, table: pd.DataFrame | None) -> pd.DataFrame | None:
         if table is None:

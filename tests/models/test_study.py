@@ -43,7 +43,7 @@ def test_metrics_are_the_contract(result: StudyResult) -> None:
     assert set(metrics) == {
         *("signatures", "classifiers", "baselines", "delong", "clinical", "surgeons"),
         *("baseline_table", "leakage_check", "curves", "sites", "subgroups", "ablation", "data_checks"),
-        *("recommendation", "harmonisation"),
+        *("recommendation", "harmonisation", "flow", "sample_size", "censoring", "incident"),
     }
     assert set(metrics["signatures"]) == {"rad", "dl", "combined"}
     for kind, signature in metrics["signatures"].items():
