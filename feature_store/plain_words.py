@@ -16,20 +16,25 @@ from pathlib import Path
 import yaml
 
 MOST_DIGITS = 4
+_SHORT = 2
 _LONGEST = 64
 _WORDS = re.compile(r"[^\W_]+")
 _PARTS = re.compile(r"[0-9]+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 def is_plain(text: str, *themes: str) -> bool:
-    """Whether the text is made of known words of those themes, or of single letters, and few digits."""
+    """Whether the text is made of known words of those themes, beside single letters and few digits."""
     if len(text) > _LONGEST or not text.isascii() or not text.isprintable():
         return False
     known = frozenset().union(*map(words, themes))
     parts = re.split(r"[^A-Za-z0-9]+", text)
     if sum(letter.isdigit() for letter in text) > MOST_DIGITS:
         return False
-    return any(parts) and all(_is_known(part, known) for part in parts if part)
+    said = [sub.lower() for part in parts for sub in (part, *_PARTS.findall(part))]
+    says_something = 0 < len(text) <= _SHORT or any(
+        len(sub) > 1 and sub in known for sub in said
+    )  # initials alone are somebody's
+    return says_something and all(_is_known(part, known) for part in parts if part)
 
 
 def plain_or_coded(text: str, *themes: str, kind: str = "other") -> str:

@@ -81,7 +81,7 @@ def _notes(before: CaseManifest, after: CaseManifest) -> Iterable[str]:
     for name in ("diagnosis", "procedure"):
         if getattr(before.clinical, name) != getattr(after.clinical, name):
             yield f"clinical.{name} {action}"
-    for place, (old, new) in enumerate(zip(before.series, after.series, strict=True)):
+    for old, new in zip(before.series, after.series, strict=True):
         for name in ("sequence", "segmentation", "scanner"):
             if getattr(old, name) != getattr(new, name):
-                yield f"series[{place}].{name} {action}"
+                yield f"{new.sequence}: its {name} {action}"

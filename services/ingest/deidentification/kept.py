@@ -109,6 +109,7 @@ def kept() -> MappingProxyType[BaseTag, Rule | None]:
     return MappingProxyType({_tag(keyword): rule for keyword, rule in rules.items()})
 
 
+@cache
 def allowed_vrs(tag: BaseTag) -> tuple[str, ...]:
     """The value representations that the standard gives an attribute."""
     return tuple(dictionary_VR(tag).split(" or "))
