@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_store.errors import StoreError
-from feature_store.files import DataFiles, Where, expression
+from feature_store.files import DataFiles, Where, expression, reading
 from feature_store.rows import composite
 
 FEW_FILES = 4  # are read sooner than threads are woken
@@ -66,11 +66,12 @@ class Heads:
         columns = [*key, "push_id", "row_hash", "withdrawn", *also]
         stored = pa.schema([self._dataset.schema.field(name) for name in columns])
         files_ = len(self._dataset.files)
-        scanned = (
-            self._dataset.to_table(columns=columns, filter=self._filters, use_threads=files_ > FEW_FILES)
-            if files_
-            else stored.empty_table()  # a scan of no file still costs a millisecond
-        )
+        with reading():
+            scanned = (
+                self._dataset.to_table(columns=columns, filter=self._filters, use_threads=files_ > FEW_FILES)
+                if files_
+                else stored.empty_table()  # a scan of no file still costs a millisecond
+            )
         positions, sequences = visible(scanned, pushes)
         shown = scanned.take(pa.array(positions))
         winners = latest(composite(shown, key), sequences)
@@ -103,26 +104,25 @@ class Heads:
             use_threads=len(self._dataset.files) > FEW_FILES or self._scanned > BATCH_ROWS,
         )
         start = taken = 0
-        for batch in scanner.to_batches():
-            until = np.searchsorted(self._positions, start + len(batch))
-            rows = self._positions[taken:until] - start
-            if len(rows):
-                found = batch if len(rows) == len(batch) else batch.take(pa.array(rows))
-                self._check(found, taken)
-                yield found.select(list(columns))
-            start, taken = start + len(batch), int(until)
-        if start != self._scanned:
+        pushes = []
+        with reading():
+            for batch in scanner.to_batches():
+                until = np.searchsorted(self._positions, start + len(batch))
+                rows = self._positions[taken:until] - start
+                if len(rows):
+                    found = batch if len(rows) == len(batch) else batch.take(pa.array(rows))
+                    pushes.append(found.column("push_id"))
+                    yield found.select(list(columns))
+                start, taken = start + len(batch), int(until)
+        # once at the end: a row group at a time, it takes as long as the reading
+        read = pa.chunked_array(pushes, pa.string()) if pushes else pa.chunked_array([], pa.string())
+        if start != self._scanned or not read.equals(self.keys["push_id"].cast(pa.string())):
             raise StoreError("A table changed while it was read.", action="Read again.")
 
     def reader(self, column: str) -> CellReader:
         """For single cells of ``column`` by their place in ``keys``; only of heads that nothing was filtered from."""
         assert self._filters is None
         return CellReader(self._dataset, column, self._positions)
-
-    def _check(self, found: pa.RecordBatch, taken: int) -> None:
-        expected = self.keys["push_id"].slice(taken, len(found)).combine_chunks()
-        if not found.column("push_id").equals(expected.cast(found.column("push_id").type)):
-            raise StoreError("A table changed while it was read.", action="Read again.")
 
 
 class CellReader:

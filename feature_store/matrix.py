@@ -184,23 +184,33 @@ class _Part:
     def _fill(self, out: np.ndarray, filled: np.ndarray) -> None:
         if self._heads is None or not self._starts:
             return
-        numbers = {block: number for number, block in enumerate(self._starts)}
+        number_of = np.full(max(self._starts) + 1, -1)
+        number_of[list(self._starts)] = np.arange(len(self._starts))
+        lengths = set(self._lengths.values())
+        length = lengths.pop() if len(lengths) == 1 else 0  # of every block, where they are all as long
+        cube = out.reshape(len(out), len(self.blocks), length) if length else None
         row = 0
         for batch in self._heads.batches(["values"]):
             blocks = self._block[row : row + len(batch)]
             cases = self._case[row : row + len(batch)]
             row += len(batch)
             cells = batch.column("values")
+            if cube is not None and not cells.null_count and (blocks >= 0).all():
+                numbers = number_of[blocks]
+                if (np.diff(cells.offsets.to_numpy()) != length).any():
+                    raise _wrong_length()
+                cube[cases, numbers] = cells.flatten().to_numpy().reshape(len(batch), length)
+                filled[cases, numbers] = True
+                continue
             has_values = cells.is_valid().to_numpy(zero_copy_only=False)
             for block in np.unique(blocks[(blocks >= 0) & has_values]).tolist():
                 rows = np.flatnonzero((blocks == block) & has_values)
-                length, start = self._lengths[block], self._starts[block]
-                chosen = cells if len(rows) == len(cells) else cells.take(pa.array(rows))
-                flat = chosen.flatten().to_numpy(zero_copy_only=False)
-                if (np.diff(chosen.offsets.to_numpy()) != length).any():
+                chosen = cells.take(pa.array(rows))
+                if (np.diff(chosen.offsets.to_numpy()) != self._lengths[block]).any():
                     raise _wrong_length()
-                out[cases[rows], start : start + length] = flat.reshape(len(rows), length)
-                filled[cases[rows], numbers[block]] = True
+                flat = chosen.flatten().to_numpy(zero_copy_only=False)
+                out[cases[rows], self.blocks[number_of[block]]] = flat.reshape(len(rows), self._lengths[block])
+                filled[cases[rows], number_of[block]] = True
 
 
 def _wrong_length() -> StoreError:

@@ -170,7 +170,7 @@ def measure_tables(store: Any) -> dict[str, float]:
 
     def bare(columns: str) -> Any:
         with duckdb.connect() as connection:
-            return connection.execute(f"SELECT {columns} FROM read_parquet(?)", [paths]).to_arrow_table()
+            return connection.sql(f"SELECT {columns} FROM read_parquet({paths})").to_arrow_table()
 
     def table() -> Any:
         found = training_table(store.snapshot(), "benchmark", [SET])
