@@ -63,6 +63,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
         warnings.extend(_mostly_missing(patients))
         training = patients.training()
         size = development_record(training)
+        settings = settings.for_patients(len(training.y))
         folds = stratified_folds(training.y, settings.n_folds, settings.seed)
         development = develop(training, folds, settings, progress=progress)
         references = _references(patients, folds)

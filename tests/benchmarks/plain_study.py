@@ -19,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, RobustScaler, StandardScaler
 
-from models.classifiers import FAMILIES, Grid, configurations, fast_score
+from models.classifiers import FAMILIES, Configuration, Grid, configurations, fast_score
 from models.combined import StackSource
 from models.folds import stratified_folds
 from models.selection.correlation import uncorrelated
@@ -117,6 +117,21 @@ def selection(kind: str, source: StackSource) -> Any:
 def scorer(name: str) -> Callable[[Any, Any, Any], float]:
     """AUC of the score that the protocol takes from this classifier."""
     return lambda pipe, X, y: roc_auc_score(y, fast_score(name, pipe[-1], pipe[:-1].transform(X)))
+
+
+def pipeline_auc(
+    point: Configuration,
+    select: Any,
+    memory: str | None,
+    X: np.ndarray,
+    y: np.ndarray,
+    rows: np.ndarray,
+    scored: np.ndarray,
+) -> float:
+    """Held-out AUC of one pipeline fit, as GridSearchCV makes it for one grid point and fold."""
+    estimator = FAMILIES[point.classifier].build(dict(point.params), SETTINGS.seed)
+    pipe = Pipeline([("select", select), ("classify", estimator)], memory=memory).fit(X[rows], y[rows])
+    return scorer(point.classifier)(pipe, X[scored], y[scored])
 
 
 def search(name: str, select: Any, memory: str | None, folds: np.ndarray, **how: Any) -> GridSearchCV:

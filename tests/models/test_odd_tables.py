@@ -14,6 +14,7 @@ from models import classifiers
 from models.artefacts import save
 from models.study import run_study
 from models.study_result import StudyResult
+from models.study_settings import StudySettings
 from models.study_tables import StudyTables, from_files
 from tests.models.study_fixtures import MemoryBlobs, small_settings
 
@@ -93,6 +94,12 @@ def test_a_table_of_text_alone_says_why_not(tmp_path: Path) -> None:
     with pytest.raises(FeatureTableError, match="None of its 1 columns holds a number") as caught:
         from_files(radiomics=tmp_path / "rad.csv", outcome=tmp_path / "outcome.csv")
     assert caught.value.file == "rad.csv"
+
+
+def test_thousands_of_patients_take_five_folds_unless_ten_are_asked_for() -> None:
+    assert StudySettings().for_patients(300).n_folds == 10
+    assert StudySettings().for_patients(3500).n_folds == 5
+    assert StudySettings(n_folds=10).for_patients(3500).n_folds == 10
 
 
 def test_a_failing_classifier_is_reported_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
