@@ -7,7 +7,8 @@ picked from that before anything is opened, which keeps a lookup's cost off the 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from feature_store.errors import StoreError
 from feature_store.schemas import TableSchema
 
 FRAGMENTS_KEPT = 2000
@@ -46,6 +48,18 @@ def listed(actions: pa.Table, schema: TableSchema) -> pa.Table:
         for field in wanted
     ]
     return pa.table(columns, schema=wanted)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around a scan: Arrow's own error, where a file went meanwhile, as the store's."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"A file of the store went while it was read ({type(error).__name__}).",
+            action="Read again: a patient was erased, or the view was older than the files that are kept.",
+        ) from error
 
 
 class Fragments:

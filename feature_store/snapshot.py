@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from feature_store.delta import DeltaLog
 from feature_store.errors import UsageError
-from feature_store.files import DataFiles, Where, expression
+from feature_store.files import DataFiles, Where, expression, reading
 from feature_store.heads import Heads, changes, visible
 from feature_store.rows import composite
 from feature_store.schemas import TABLES, TableSchema
@@ -93,7 +93,8 @@ class Snapshot:
         else:
             read = list(dict.fromkeys([*wanted, *schema.key, "push_id", "row_hash"]))
             keyed = {c: v for c, v in (where or {}).items() if c in schema.key}
-            found = files.dataset(keyed).to_table(columns=read, filter=expression(keyed))
+            with reading():
+                found = files.dataset(keyed).to_table(columns=read, filter=expression(keyed))
             positions, sequences = visible(found, self.pushes)
             found = found.take(pa.array(positions))
             kept = changes(composite(found, schema.key), sequences, found["row_hash"].combine_chunks())

@@ -25,7 +25,7 @@ from feature_store.control import ControlDatabase, Credential, default_url
 from feature_store.delta import DeltaLog
 from feature_store.erasure import EraseSettings, ErasureReport, erase_patient, readmit
 from feature_store.erasures import find
-from feature_store.errors import NotFound, PatientErased
+from feature_store.errors import NotFound, PatientErased, StoreError
 from feature_store.push_log import PushLog
 from feature_store.retrieval import training_table
 from feature_store.snapshot import Snapshot
@@ -252,6 +252,19 @@ def test_a_push_under_way_is_refused_and_takes_its_rows_back(
         rows = store.log(name).files().dataset().to_table(columns=["patient_id"])  # type: ignore[union-attr]
         assert len(rows) == 0
     assert unbroken_pushes(store) == []
+
+
+def test_a_view_from_before_says_that_it_has_to_be_taken_again(store: FeatureStore) -> None:
+    for patient in ("p1", "p2"):
+        store.push(case(patient), kind="case", source="a")
+    before = FeatureStore.open(store.uri).snapshot()
+    heads = before.heads("series")
+    assert heads is not None
+    erase_patient(store, None, "a", "p1", reason="request", erased_by=BY, settings=NOW)
+    with pytest.raises(StoreError, match="went while it was read"):
+        list(heads.batches(["origin"]))
+    again = FeatureStore.open(store.uri).snapshot()
+    assert set(again.table("series", ["patient_id"])["patient_id"].to_pylist()) == {"p2"}
 
 
 class Killed(BaseException):
