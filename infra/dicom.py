@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_store.audit import AuditLog
+from feature_store.erasures import erased
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class DicomDoors:
     def intake(self) -> Intake:
         from services.ingest.dicom.intake import Intake
 
-        return Intake(self.staging, self.house.control, self.house.site_keys)
+        house = self.house
+        return Intake(self.staging, house.control, house.site_keys, lambda: erased(house.store.snapshot()))
 
     @cached_property
     def assembler(self) -> Assembler:
@@ -122,6 +124,14 @@ def staging_folder(settings: Settings) -> Path:
         name = hashlib.sha256(settings.store.encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"asdeg-dicom-{os.getuid()}-{name}"
     return Path(f"{settings.store}-dicom")
+
+
+def erase_staged(settings: Settings, site: str, patient_id: str) -> int:
+    """Remove a patient's instances from the staging folder; returns how many files."""
+    from services.ingest.dicom.staging import Staging
+
+    folder = staging_folder(settings)
+    return Staging(folder, 0).erase(site, patient_id) if folder.is_dir() else 0
 
 
 def listen(house: House, host: str, port: int | None, stopped: threading.Event) -> None:

@@ -45,12 +45,14 @@ def erase(
     from feature_store.control import Credential
     from feature_store.erasure import EraseSettings, erase_patient
     from feature_store.store import FeatureStore
+    from infra.dicom import erase_staged
 
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Erasing cannot be undone.", action="Add --yes to do it without being asked.")
         typer.confirm("Erase this patient, for good?", abort=True, err=True)
     store = FeatureStore.open(session.settings.store)
+    patient = stored_as(session, site, patient_id)
     by = Credential(getpass.getuser(), "operator", None)
     settings = EraseSettings(grace_hours=grace_hours)
     with session.progress("erase") as progress:
@@ -58,17 +60,19 @@ def erase(
             store,
             _control(session),
             site,
-            stored_as(session, site, patient_id),
+            patient,
             reason=plain_reason(reason),
             erased_by=by,
             settings=settings,
             progress=progress,
         )
+    staged = erase_staged(session.settings, site, patient)  # after it: from now on none is made into a case again
     touched = [
         f"{name}: {', '.join(found)}" for name, found in done.touched.items() if isinstance(found, list) and found
     ]
     lines = [
-        f"{sum(done.rows.values())} rows, {sum(done.blobs.values())} images and pictures, {done.files} files are gone.",
+        f"{sum(done.rows.values())} rows, {sum(done.blobs.values())} images and pictures, {done.files + staged} files "
+        "are gone.",
         *(f"had used the patient: {line}" for line in touched),
         "Backups hold the patient until they are made again (`asdeg store backup`), or with --store BACKUP. Versions "
         "that a bucket keeps, PostgreSQL's own log and backups, and other machines' caches are beyond reach.",

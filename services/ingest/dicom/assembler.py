@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 
 from feature_store.control import ControlDatabase
+from feature_store.erasures import erased, refused
 from feature_store.errors import AsdegError, Conflict, NotFound
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
@@ -136,11 +137,15 @@ class Assembler:
     def assemble(self, case: StagedCase, index_date: date | None = None) -> CaseReceipt | None:
         """Make the case of what is here now, with the (moved) day of the surgery where it is being said.
 
-        None where it lacks what was given up. Raises Conflict where it is being assembled already.
+        None where it lacks what was given up. Raises Conflict where it is being assembled already, PatientErased of
+        one whose instances are not kept (any more).
         """
         with case.alone() as alone:
             if not alone:
                 raise Conflict("The case is being assembled.", action="Ask for its state in a minute.")
+            if erased(self._store.snapshot()).holds(case.site, case.patient_id):
+                self.staging.erase(case.site, case.patient_id)
+                raise refused()
             digest, done = self._digest(case), case.read(DONE)
             with self.staging.view() as view:
                 said = self._said(case, done, index_date)

@@ -15,6 +15,7 @@ import io
 import logging
 import re
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from pydicom.uid import UID
 
 from feature_store.audit import OK, Act
 from feature_store.control import ControlDatabase
+from feature_store.erasures import Erased, refused
 from feature_store.errors import AsdegError
 from pipelines.cases.manifest import case_id
 from pipelines.imaging.dicom_file import dicom_call, sop_class
@@ -73,6 +75,8 @@ SYNTAXES = (
     "1.2.840.10008.1.2.4.203",
 )
 """Transfer syntaxes that the readers decode."""
+ERASED_S = 10.0
+"""So long an erasure may not be known here; what slips in meanwhile goes when its case would be made."""
 _DAMAGED = "it is damaged, or cut short"
 _AGAIN = "Send the instance again as the PACS has it."
 
@@ -116,9 +120,13 @@ def acts_of(outcomes: Sequence[Outcome], site: str, door: str) -> list[Act]:
 class Intake:
     """Takes instances into the staging folder; safe to share between threads."""
 
-    def __init__(self, staging: Staging, control: ControlDatabase, keys: SiteKeys) -> None:
+    def __init__(
+        self, staging: Staging, control: ControlDatabase, keys: SiteKeys, erased: Callable[[], Erased]
+    ) -> None:
+        """``erased`` says of whom nothing may be taken in; it is asked again after a while."""
         self.staging = staging
-        self._control, self._keys = control, keys
+        self._control, self._keys, self._ask_erased = control, keys, erased
+        self._erased, self._asked = Erased(), -ERASED_S
         self._known: set[str] = set()
         self._at_once = threading.Semaphore(4)
         silence()
@@ -156,9 +164,16 @@ class Intake:
         clean = dicom_call(lambda: _clean(dataset, kind, site, key), InstanceRefused, _DAMAGED, "", _AGAIN)
         data = dicom_call(lambda: _as_file(clean), InstanceRefused, _DAMAGED, "", _AGAIN)
         patient, uid = str(clean.PatientID), str(clean.SOPInstanceUID)
+        self._check_erased(site.name, patient)
         if self.staging.put(site.name, patient, kind, uid, str(clean.StudyInstanceUID), data) is None:
             _check_same(self.staging.find(site.name, patient, kind, uid), data)
         return self._receive(site.name, patient)
+
+    def _check_erased(self, site: str, patient: str) -> None:
+        if time.monotonic() - self._asked > ERASED_S:
+            self._erased, self._asked = self._ask_erased(), time.monotonic()
+        if self._erased.holds(site, patient):
+            raise refused()
 
     def _receive(self, site: str, patient: str) -> str:
         case = case_id(site, patient)

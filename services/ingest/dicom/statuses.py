@@ -40,7 +40,7 @@ def status_of(error: Exception) -> int:
     """The number for an error. What we never meant to raise is a processing failure."""
     if isinstance(error, InstanceRefused):
         return error.status
-    if isinstance(error, errors.AccessDenied):
+    if isinstance(error, (errors.AccessDenied, errors.PatientErased)):
         return NOT_AUTHORISED
     if isinstance(error, (errors.StoreError, MemoryError, OSError)):
         return OUT_OF_RESOURCES

@@ -24,6 +24,7 @@ from pydicom.dataset import Dataset
 
 from feature_store.audit import AuditLog
 from feature_store.control import ControlDatabase, default_url
+from feature_store.erasures import erased
 from feature_store.store import FeatureStore
 from services.ingest.deidentification.site_key import SiteKeys, new_key_file
 from services.ingest.dicom.assembler import Assembler, Times
@@ -62,7 +63,7 @@ class Doors:
         self.keys = SiteKeys(uri, folder=keys)
         self.book = DicomSites(self.sites or {SITE: DicomSite(SITE, ("SENDER",), hosts=("127.0.0.1",))})
         self.staging = Staging(self.folder / "staging", self.limit)
-        self.intake = Intake(self.staging, self.control, self.keys)
+        self.intake = Intake(self.staging, self.control, self.keys, lambda: erased(self.store.snapshot()))
         self.assembler = Assembler(
             self.staging,
             self.book,

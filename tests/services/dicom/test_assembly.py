@@ -14,10 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from feature_store.control import Credential
+from feature_store.erasure import erase_patient
 from feature_store.errors import Conflict
 from pipelines.cases.manifest_schema import Clinical
 from services.ingest.dicom.sites import DicomSite
-from services.ingest.dicom.statuses import DUPLICATE, ELEMENTS_DISCARDED, OUT_OF_RESOURCES, SUCCESS
+from services.ingest.dicom.statuses import (
+    DUPLICATE,
+    ELEMENTS_DISCARDED,
+    NOT_AUTHORISED,
+    OUT_OF_RESOURCES,
+    SUCCESS,
+)
 from tests.pipelines.imaging.dicom_folder import recoded
 from tests.services.dicom.doors import SITE, Doors
 from tests.services.dicom.studies import PATIENT, blocks, ct_study, ct_with_mask, segmentation, structures, t2_study
@@ -238,6 +246,21 @@ def test_sites_do_not_share_patients(tmp_path: Path) -> None:
     doors.take(*ct_study(), site="site_b")
     assert len({case.patient_id for case in doors.staging.cases()}) == 2
     assert {receipt.site for receipt in doors.assembled()} == {SITE, "site_b"}
+
+
+def test_of_an_erased_patient_nothing_stays(doors: Doors) -> None:
+    doors.take(*ct_study())
+    doors.assembled()
+    (case,) = doors.staging.cases()
+    by = Credential("operator", "operator", None)
+    erase_patient(doors.store, doors.control, SITE, case.patient_id, reason="request", erased_by=by)
+    doors.staging.erase(SITE, case.patient_id)  # as `asdeg store erase` does
+    # while the door does not know of it yet: what slips in goes when its case would be made
+    assert set(doors.take(*ct_study(), *t2_study("SECRET-2"))) == {SUCCESS}
+    assert [receipt.sequences for receipt in doors.assembled()] == [["t2_sag"]]
+    assert case not in set(doors.staging.cases())
+    doors.intake._asked = -1e9
+    assert doors.take(*ct_study()) == [NOT_AUTHORISED] * 6
 
 
 def test_nothing_that_identifies_is_staged(doors: Doors) -> None:
