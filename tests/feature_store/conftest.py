@@ -4,52 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from feature_store.control import default_url
 from feature_store.store import FeatureStore
+from tests.object_storage import empty_place, free_port, object_storage
 
 
 @pytest.fixture(scope="session")
-def object_storage() -> Iterator[str]:
-    """An S3 server of its own process; the AWS_* variables point to it, for child processes as well."""
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    try:
-        for _ in range(200):
-            try:
-                httpx.get(settings["AWS_ENDPOINT_URL"])
-                break
-            except httpx.TransportError:
-                assert server.poll() is None
-                time.sleep(0.1)
-        os.environ.update(settings)
-        yield settings["AWS_ENDPOINT_URL"]
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-        server.kill()
-        server.wait()
+def endpoint() -> Iterator[str]:
+    with object_storage() as address:
+        yield address
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -57,11 +27,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a store can live; there is none yet."""
     if request.param == "folder":
         return str(tmp_path / "store")
-    endpoint = request.getfixturevalue("object_storage")
-    # of its own: the server looks through a whole bucket to list a folder
-    bucket = f"asdeg-{uuid.uuid4().hex}"
-    httpx.put(f"{endpoint}/{bucket}").raise_for_status()
-    return f"s3://{bucket}/store"
+    return empty_place(request.getfixturevalue("endpoint"))
 
 
 @pytest.fixture
@@ -122,10 +88,3 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return f"{server}{name}"
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
