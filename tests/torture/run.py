@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing as mp
 import os
@@ -13,12 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from feature_store.erasure import EraseSettings, erase_patient
+from feature_store.errors import NotFound
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
+from tests.feature_store.every_byte import Marks, look
 from tests.torture import workers
 
+AT_ONCE = EraseSettings(grace_hours=0.0, patience_s=0.0)
 SPAWN = mp.get_context("spawn")
-MUST_BE_NONE = ("lost", "duplicated", "torn_reads", "updates_lost", "broken_promises", "readers_died")
+MUST_BE_NONE = (
+    "lost", "duplicated", "torn_reads", "updates_lost", "broken_promises", "died", "left_of_the_erased",
+)  # fmt: skip
 
 
 def torture(
@@ -35,20 +42,25 @@ def torture(
     """Counts of a whole run; all of MUST_BE_NONE must be 0 or empty."""
     FeatureStore.open(uri, create=True)
     random_ = random.Random(seed)
-    roles = [workers.write_cases] * writers + [workers.write_features] * extractors + [workers.optimise]
+    roles = [workers.write_cases] * writers + [workers.write_features] * extractors
+    roles += [workers.optimise, workers.erase]
     number = iter(range(1, 1_000_000))
     victims = [_start(role, uri, folder, next(number)) for role in roles]
     watching = [_start(workers.read, uri, folder, next(number)) for _ in range(readers)]
     killed: Counter[str] = Counter()
+    died: list[str] = []  # of an error of their own
     start = time.monotonic()
     while sum(killed.values()) < kills:
         time.sleep(random_.uniform(0, 0.4))
         at = random_.randrange(len(roles))
-        # most have done something whole before, which then must not be lost
-        if len(_lines(folder / f"{victims[at].pid}.jsonl")) < 2 and random_.random() < 0.8:
+        # nearly all have done something whole before, which then must not be lost
+        begun = len(_lines(folder / f"{victims[at].pid}.jsonl")) > 1
+        if not begun and victims[at].exitcode is None and random_.random() < 0.98:
             continue
-        os.kill(victims[at].pid, signal.SIGKILL)
+        if victims[at].exitcode is None:
+            os.kill(victims[at].pid, signal.SIGKILL)
         victims[at].join()
+        died += [] if victims[at].exitcode == -signal.SIGKILL else [roles[at].__name__]
         killed[roles[at].__name__] += 1
         victims[at] = _start(roles[at], uri, folder, next(number))
         if sum(killed.values()) % 25 == 0:
@@ -56,19 +68,24 @@ def torture(
     last_word = time.monotonic() + 60
     while not all(_lines(folder / f"{process.pid}.jsonl") for process in victims) and time.monotonic() < last_word:
         time.sleep(0.2)  # those who were started last have their say as well
-    died = [process.exitcode for process in watching if not process.is_alive()]
+    died += [process.name for process in (*victims, *watching) if not process.is_alive()]
     for process in (*victims, *watching):
         process.kill()
         process.join()
     took = round(time.monotonic() - start, 1)
     lines = [line for path in sorted(folder.glob("*.jsonl")) for line in _lines(path)]
-    return {"kills": dict(killed), "seconds": took, "readers_died": died} | judge(uri, lines)
+    return {"kills": dict(killed), "seconds": took, "died": died} | judge(uri, lines)
 
 
 def judge(uri: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
     """What the processes noted, held against what the store has now; then the store is cared for, and checked."""
     store = FeatureStore.open(uri)
+    for site in workers.SITES:
+        for patient in workers.ERASED:
+            with contextlib.suppress(NotFound):
+                erase_patient(store, None, site, patient, reason="torture", erased_by=workers.BY, settings=AT_ONCE)
     report = count(store.snapshot(), lines)
+    report["left_of_the_erased"] = sorted(look(uri, Marks(workers.ERASED, (), b"\0no voxels\0")))
     last = store.optimize(workers.CARE.model_copy(update={"dead_after_hours": 0.0}))
     rows = sum(line.get("dead_rows", 0) for line in lines) + sum(table.dead_rows for table in last)
     broken = [promise for promise in FeatureStore.open(uri).check() if promise.broken]
@@ -84,7 +101,8 @@ def count(snapshot: Snapshot, lines: list[dict[str, Any]]) -> dict[str, Any]:
     kinds = Counter(line["kind"] for line in lines)
     stored = _stored(snapshot)
     acknowledged = [line for line in lines if line["kind"] in ("case", "features")]
-    lost = sum(stored.get(line["mark"]) != {line["sequence"]} for line in acknowledged)
+    for_good = [line for line in acknowledged if line.get("patient") not in workers.ERASED]
+    lost = sum(stored.get(line["mark"]) != {line["sequence"]} for line in for_good)
     doubled = {mark for mark, sequences in stored.items() if len(sequences) > 1}
     numbers = Counter(line["sequence"] for line in acknowledged)
     reads = [line for line in lines if line["kind"] == "read"]
@@ -100,6 +118,10 @@ def count(snapshot: Snapshot, lines: list[dict[str, Any]]) -> dict[str, Any]:
         "committed_but_killed_before_they_knew": len(set(stored) - {line["mark"] for line in acknowledged}),
         "refused_because_another_was_first": kinds["refused"],
         "withdrawn": kinds["withdrawal"],
+        "erasures": kinds["erasure"],
+        "acknowledged_and_erased_later": len(acknowledged) - len(for_good),
+        "refused_because_erased": kinds["erased"],
+        "told_to_try_again": dict(Counter(line["what"] for line in lines if line["kind"] == "again")),
         "reads": len(reads),
         "torn_reads": sum(bool(line["broken"]) for line in reads) + bool(workers.torn(snapshot)),
         "what_was_torn": sorted({text for line in reads for text in line["broken"]}),
@@ -130,7 +152,7 @@ def _updates_lost(snapshot: Snapshot) -> int:
 
 
 def _start(role: Callable[[str, str, int], None], uri: str, folder: Path, number: int) -> Any:
-    process = SPAWN.Process(target=role, args=(uri, str(folder), number), daemon=True)
+    process = SPAWN.Process(target=role, args=(uri, str(folder), number), name=role.__name__, daemon=True)
     process.start()
     return process
 
