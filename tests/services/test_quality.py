@@ -10,17 +10,15 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 import yaml
-from fastapi.testclient import TestClient
 from PIL import Image
 
 from feature_store.control import ControlDatabase
 from feature_store.errors import NotFound
 from feature_store.store import FeatureStore
 from pipelines.cases.case import case_rows, read_case
-from services.ingest.app import build_app
-from services.ingest.archive import Limits
 from services.ingest.handler import IngestHandler
 from services.ingest.quality import verdicts_of
+from tests.services.door import open_door
 
 
 @pytest.fixture
@@ -131,40 +129,24 @@ def test_a_case_without_a_mask_has_a_verdict_and_a_picture(handler: IngestHandle
 
 
 # --- over HTTP ---------------------------------------------------------------------------------
-def test_over_http_a_site_sees_its_own(
-    handler: IngestHandler, control: ControlDatabase, case_dir: Path, tmp_path: Path
-) -> None:
-    keys = {
-        "site_a": control.add_credential("pacs a", "site", "site_a"),
-        "site_b": control.add_credential("pacs b", "site", "site_b"),
-        "scientist": control.add_credential("a scientist", "scientist"),
-        "application": control.add_credential("an application", "application"),
-    }
-    client = TestClient(build_app(handler, control, Limits(1 << 26, 1 << 26, 100), str(tmp_path)))
-
-    def get(who: str, path: str, **params: str):  # type: ignore[no-untyped-def]
-        return client.get(path, params=params, headers={"Authorization": f"Bearer {keys[who]}"})
-
-    archive = shutil.make_archive(str(tmp_path / "case"), "zip", case_dir)
-    sent = client.post(
-        "/v1/cases", content=Path(archive).read_bytes(), headers={"Authorization": f"Bearer {keys['site_a']}"}
-    )
-    assert (sent.status_code, sent.json()["quality_warnings"], sent.json()["quality_failures"]) == (202, 4, 0)
-    case_id = sent.json()["case_id"]
-    verdicts, picture = f"/v1/cases/{case_id}/quality", f"/v1/cases/{case_id}/overlays/t2_sag.png"
-    for who in ("site_a", "scientist"):
-        answer = get(who, verdicts)
-        assert answer.status_code == 200
-        assert answer.json()[0]["verdict"] == "warn"
-        assert answer.json()[0]["measured"]["plane"] == "volume"
-        png = get(who, picture)
-        assert (png.status_code, png.headers["content-type"]) == (200, "image/png")
-        assert Image.open(io.BytesIO(png.content)).size[0] == 1080
-    for who in ("site_b", "application"):
-        for path in (verdicts, picture):
-            answer = get(who, path)
-            assert (answer.status_code, answer.json()["error"]) == (403, "AccessDenied")
-    for path in ("/v1/cases/unknown/quality", f"/v1/cases/{case_id}/overlays/no_such.png"):
-        assert get("site_a", path).status_code == 404
-    assert get("site_a", picture, segmentation="reader_b").json()["error"] == "NotFound"
-    assert client.get(verdicts).status_code == 401
+def test_over_http_a_site_sees_its_own(case_dir: Path, tmp_path: Path) -> None:
+    with open_door(tmp_path) as door:
+        receipt = door.push("site_a", case_dir).json()["receipt"]
+        assert (receipt["quality_warnings"], receipt["quality_failures"]) == (4, 0)
+        case_id = receipt["case_id"]
+        verdicts, picture = f"/v1/cases/{case_id}/quality", f"/v1/cases/{case_id}/overlays/t2_sag.png"
+        for who in ("site_a", "scientist"):
+            answer = door.call(who, "GET", verdicts)
+            assert answer.status_code == 200
+            assert answer.json()[0]["verdict"] == "warn"
+            assert answer.json()[0]["measured"]["plane"] == "volume"
+            png = door.call(who, "GET", picture)
+            assert (png.status_code, png.headers["content-type"]) == (200, "image/png")
+            assert Image.open(io.BytesIO(png.content)).size[0] == 1080
+        for who, status in (("site_b", 404), ("application", 403), ("", 401)):
+            for path in (verdicts, picture):
+                assert door.call(who, "GET", path).status_code == status
+        for path in ("/v1/cases/unknown/quality", f"/v1/cases/{case_id}/overlays/no_such.png"):
+            assert door.call("site_a", "GET", path).status_code == 404
+        other = door.call("site_a", "GET", picture, params={"segmentation": "reader_b"})
+        assert other.json()["error"] == "NotFound"
