@@ -60,7 +60,7 @@ class Settings(BaseModel):
     dicom_staging_limit_gb: float = Field(200.0, gt=0, description="what that folder may take, in GiB")
     dicom_quiet_seconds: float = Field(120.0, ge=0, description="a study is complete after so long without an instance")
     dicom_keep_hours: float = Field(336.0, ge=0, description="hours instances are kept for what comes late")
-    dicom_instance_limit_mb: int = Field(1024, ge=1, description="largest DICOM instance, in MB")
+    dicom_instance_limit_mb: int = Field(512, ge=1, description="largest DICOM instance, in MB")
     dicom_associations: int = Field(10, ge=1, description="most associations at once")
     dicom_timeout_seconds: float = Field(60.0, gt=0, description="seconds of silence that end an association")
     dicom_tls_certificate: str = Field("", description="certificate of the C-STORE door; empty: no TLS")

@@ -11,11 +11,12 @@ case (it would be one without them): the case stays as it is, and says that the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -88,7 +89,6 @@ class Assembler:
             if time.time() - case.last_arrival < self.times.quiet_s or not self._changed(case) or _in_vain(case):
                 continue
             try:
-                case.write(TRIED, {"count": int(case.read(TRIED).get("count", 0)) + 1, "at": time.time()})
                 receipt = self.assemble(case)
             except AsdegError as error:
                 log.error("dicom assembly", error=error.code, site=case.site)
@@ -147,7 +147,7 @@ class Assembler:
                 self.staging.erase(case.site, case.patient_id)
                 raise refused()
             digest, done = self._digest(case), case.read(DONE)
-            with self.staging.view() as view:
+            with _counted(case), self.staging.view() as view:
                 said = self._said(case, done, index_date)
                 reading = read_staged(case, self._sites.named(case.site), said, view)
             lacking = _lacking(done, reading.used) if done.get("given_up") else 0
@@ -159,7 +159,6 @@ class Assembler:
                 return None
             receipt = self._ingest(reading.case, case.site)
             case.write(DONE, _done(digest, reading))
-            case.write(TRIED, {})
             log.info("dicom case", site=case.site, state=receipt.state, instances=len(case.names()))
             return receipt
 
@@ -211,6 +210,17 @@ class Assembler:
         reasons = [one for one in (before.reasons if before else ()) if not one.startswith(kind)]
         state = before.state if before else "received"
         self._control.set_case_state(case.site, case.patient_id, name, state, [*reasons, reason])
+
+
+@contextlib.contextmanager
+def _counted(case: StagedCase) -> Iterator[None]:
+    """Only a process that died in it leaves its count behind."""
+    case.write(TRIED, {"count": int(case.read(TRIED).get("count", 0)) + 1, "at": time.time()})
+    try:
+        yield
+    finally:
+        if case.folder.is_dir():  # its patient may have been erased meanwhile
+            case.write(TRIED, {})
 
 
 def _in_vain(case: StagedCase) -> bool:

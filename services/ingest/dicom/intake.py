@@ -128,7 +128,7 @@ class Intake:
         self._control, self._keys, self._ask_erased = control, keys, erased
         self._erased, self._asked = Erased(), -ERASED_S
         self._known: set[str] = set()
-        self._at_once = threading.Semaphore(4)
+        self._at_once = threading.Semaphore(2)
         silence()
 
     def take(self, read: Callable[[], Dataset], site: DicomSite, study: str | None = None) -> Outcome:

@@ -177,7 +177,8 @@ class Staging:
         return count
 
     def erase(self, site: str, patient_id: str) -> int:
-        """Remove everything of a patient; returns how many files."""
+        """Remove everything of a patient; returns how many files. An assembly under way is begun again."""
+        self.sweep_unfinished(0.0)
         case = self.case(site, patient_id)
         trash = self._work / f"trash-{uuid.uuid4().hex}"
         with self._lock(fcntl.LOCK_EX):
@@ -196,10 +197,13 @@ class Staging:
             self._counted = time.monotonic()
         return self._bytes
 
-    def sweep_unfinished(self) -> None:
-        """Remove what a killed process left half done, a day ago or earlier. None of it was acknowledged."""
+    def sweep_unfinished(self, after_s: float = _LEFT_OVER_S) -> None:
+        """Remove what a killed process left half done, so long ago or earlier. None of it was acknowledged.
+
+        Whose half-done work goes while it is at it gets an error for it, and does it again.
+        """
         for left in self._work.iterdir():
-            if left.name != "lock" and _changed(left) < time.time() - _LEFT_OVER_S:
+            if left.name != "lock" and _changed(left) <= time.time() - after_s:
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
     @staticmethod
