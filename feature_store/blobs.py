@@ -91,6 +91,11 @@ class Blobs:
             part.replace(cached)
         return cached
 
+    def first_bytes(self, kind: str, name: str, count: int) -> bytes:
+        """The beginning of a blob, without fetching the rest."""
+        with self._files().open_input_stream(_path(kind, name), buffer_size=max(count, 64)) as source:
+            return bytes(source.read(count))
+
     def written_at(self, kind: str, name: str) -> float | None:
         """When (seconds since 1970) the blob was put; None where there is none."""
         info = self._files().get_file_info(_path(kind, name))

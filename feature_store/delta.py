@@ -20,7 +20,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from feature_store.errors import StoreError
-from feature_store.files import DataFiles, Fragments, Where, expression, listed, values_of
+from feature_store.files import DataFiles, Fragments, Where, expression, listed, reading, values_of
 from feature_store.folder_log import ROW_GROUP, FolderLog, LogState, NumberTaken, UnknownLog, in_order
 from feature_store.location import Location
 from feature_store.schemas import TableSchema
@@ -138,7 +138,8 @@ class DeltaLog:
     def remove(self, where: Where) -> int:
         """Remove every row that matches (texts only), in one commit; returns how many rows went. Appends go on."""
         files = self.files()
-        count = 0 if files is None else int(files.dataset(where).count_rows(filter=expression(where)))
+        with reading():
+            count = 0 if files is None else int(files.dataset(where).count_rows(filter=expression(where)))
         if count:
             texts = {column: ", ".join(map(quoted, values_of(value))) for column, value in where.items()}
             condition = " AND ".join(f"{column} IN ({listed})" for column, listed in texts.items())

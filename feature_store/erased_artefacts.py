@@ -28,9 +28,8 @@ def rewrite_artefacts(store: FeatureStore, site: str, patient_id: str) -> int:
     """Take the patient's rows out of every Parquet table among the artefacts; how many tables had some."""
     new: dict[str, bytes] = {}
     for name in store.blobs.names(ARTEFACTS):
-        with store.blobs.local_path(ARTEFACTS, name).open("rb") as file:
-            if file.read(len(PARQUET)) != PARQUET:
-                continue
+        if store.blobs.first_bytes(ARTEFACTS, name, len(PARQUET)) != PARQUET:
+            continue
         if (data := _without(store.blobs.read_bytes(ARTEFACTS, name), site, patient_id)) is not None:
             new[name] = data
     names = {old: store.blobs.put_bytes(ARTEFACTS, data) for old, data in new.items()}

@@ -183,10 +183,13 @@ def _strike_out(files: Any, current: set[str], done: Cleaned) -> set[str]:
 
 def _drop_old_checkpoints(files: Any, done: Cleaned) -> None:
     found = [(CHECKPOINT.match(info.path.rsplit("/", 1)[-1]), info.path) for info in _listing(files, LOG)]
-    versions = [int(match["version"]) for match, _ in found if match]
-    with files.open_input_stream(f"{LOG}/_last_checkpoint") as source:
-        kept = int(json.loads(source.read())["version"])
-    assert kept in versions
+    try:
+        with files.open_input_stream(f"{LOG}/_last_checkpoint") as source:
+            kept = int(json.loads(source.read())["version"])
+    except (FileNotFoundError, ValueError):  # somebody is writing it: the next round
+        return
+    if kept not in [int(match["version"]) for match, _ in found if match]:
+        return
     for match, path in found:
         if match and int(match["version"]) < kept:
             _delete(files, path)
@@ -225,6 +228,9 @@ def _line_has(line: dict[str, Any], wanted: Wanted, current: set[str]) -> bool:
 
 
 def _lines(files: Any, path: str) -> list[dict[str, Any]]:
+    """Of a commit; none where it is gone by now."""
+    if not _is_there(files, path):
+        return []
     with files.open_input_stream(path) as source:
         return [json.loads(line) for line in source.read().decode().splitlines() if line]
 

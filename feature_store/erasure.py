@@ -34,7 +34,7 @@ from feature_store.erased_artefacts import rewrite_artefacts, rewrite_nets
 from feature_store.erased_control import forget_patient
 from feature_store.erased_files import Wanted, clean, read_stray, site_of, stray_files, traces
 from feature_store.erasures import KIND, Erasure, erased, find, new_salt, patient_hash
-from feature_store.errors import Conflict, NotFound, PatientErased
+from feature_store.errors import Conflict, NotFound, PatientErased, StoreError
 from feature_store.heads import visible
 from feature_store.rows import Rows, composite
 from feature_store.schemas import ERASURES, TABLES, TableSchema
@@ -101,7 +101,7 @@ def erase_patient(
     report = ErasureReport(record.erasure, record.state, record.touched)
     deadline = time.monotonic() + settings.patience_s
     while True:
-        left = _clean(store, control, site, patient_id, record, report, settings, erased_by, say)
+        left = _round(store, control, site, patient_id, record, report, settings, erased_by, say)
         if not left or time.monotonic() > deadline:
             break
         time.sleep(1.0)
@@ -213,6 +213,16 @@ def _left_over(store: FeatureStore, control: ControlDatabase | None, site: str, 
 
 
 # --- cleaned -----------------------------------------------------------------------------------
+def _round(*what: Any) -> int:
+    """See :func:`_clean`; where storage fails, or another one cleans at the same time, that is said by name."""
+    try:
+        return _clean(*what)
+    except OSError as error:
+        raise StoreError(
+            f"The erasure was interrupted ({type(error).__name__}).", action="Run it again: it goes on."
+        ) from error
+
+
 def _clean(
     store: FeatureStore,
     control: ControlDatabase | None,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.blobs import Blobs
 from feature_store.delta import DeltaLog
+from feature_store.files import reading
 from feature_store.push_log import PushLog
 
 Progress = Callable[[str, float], None]
@@ -90,7 +91,8 @@ def _push_ids(log: DeltaLog) -> list[str]:
     files = log.files()
     if files is None:
         return []
-    return list(pc.unique(files.dataset().to_table(columns=["push_id"])["push_id"]).to_pylist())
+    with reading():
+        return list(pc.unique(files.dataset().to_table(columns=["push_id"])["push_id"]).to_pylist())
 
 
 def _optimize_table(log: DeltaLog, dead: list[str], settings: OptimizeSettings) -> OptimizedTable:
