@@ -229,14 +229,23 @@ def fast_score(classifier: str, estimator: Any, x: Floats) -> Floats:
     return _score(FAMILIES[classifier], estimator, x)
 
 
+def centre_and_unit(classifier: str, own: Floats) -> tuple[float, float]:
+    """What scores of a fitted model are counted from and in, by those of its ``own`` patients (n,).
+
+    Their mean, so that intercepts do not tell folds apart; and for support vector machines their standard deviation:
+    with a small C all margins lie within a hair of −1 or of 1, by which class was the larger, and how wide the hair
+    is differs between fits by orders of magnitude. Other scores are log-odds and keep their unit.
+    """
+    unit = float(own.std()) if classifier.endswith("_svm") else 1.0
+    return float(own.mean()), unit if unit > 1e-300 else 1.0
+
+
 def grid_scores(
     points: Sequence[Configuration], x: Floats, y: Outcome, x_new: Floats, seed: int
 ) -> tuple[Floats, dict[int, str]]:
-    """Scores (len(points), m) of each grid point fitted on ``x`` (n, d) for the rows of ``x_new`` (m, d), centred.
+    """Scores (len(points), m) of each grid point fitted on ``x`` (n, d) for the rows of ``x_new`` (m, d), comparable.
 
-    From each score its mean over the fitted patients is taken: models of different folds are compared by what they
-    say of a patient, not by their intercepts. (A support vector machine with a small C has margins within a hair of
-    −1 or of 1, by which class was the larger; such a fold number would pass for a score.)
+    Models of different folds are compared by what they say of a patient: see :func:`centre_and_unit`.
 
     A point whose fit raises has NaN scores, and its reason in the dictionary under its index. Points that
     differ in boosting rounds or trees only are one fit.
@@ -254,7 +263,9 @@ def grid_scores(
                 raw = _staged_scores(key[0], longest, both, rounds)
             else:
                 raw = fast_score(key[0], fit(points[members[0]], x, y, seed), both)[None, :]
-            scores[members] = raw[:, len(x) :] - raw[:, : len(x)].mean(axis=1, keepdims=True)
+            for member, row in zip(members, raw, strict=True):
+                centre, unit = centre_and_unit(key[0], row[: len(x)])
+                scores[member] = (row[len(x) :] - centre) / unit
         except Exception as error:  # a library's failure is a result here: reported, and the others go on
             failed.update(dict.fromkeys(members, f"{type(error).__name__}: {error}"))
     for i in np.flatnonzero(~np.isfinite(scores).all(axis=1)):

@@ -63,7 +63,7 @@ class CrossFit:
     """``table``: a row a classifier (name, cv_auc, cv_auc_sd, params of its best point).
 
     ``inner_auc`` (K, points): mean AUC of each grid point over the folds other than o, by which outer fold o chose.
-    ``chosen``: for the final fit, with ``scale`` from its out-of-fold scores (centred, see ``grid_scores``), and
+    ``chosen``: for the final fit, with ``scale`` from its out-of-fold scores (see ``grid_scores``), and
     ``chosen_logits`` (n,): these scores on that scale, what the final fit's log-odds of new patients are like; a
     final model is stacked on them.
     ``logits`` (n,): nested out-of-fold log-odds, by which the choice itself is judged, and ``nested_auc`` their

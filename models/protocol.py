@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifiers import Configuration, configurations, fast_score, fit
+from models.classifiers import Configuration, centre_and_unit, configurations, fast_score, fit
 from models.clinical import select_clinical
 from models.clinical_columns import ClinicalColumns
 from models.combined import CombinedSignature, StackSource
 from models.crossfit import CrossFit, Plan, crossfit
 from models.evaluation.thresholds import harm_ratio_threshold, youden_threshold
 from models.harmonisation import Harmoniser, Unseen, fit_combat
-from models.scale import fit_calibration, probability, uncentred
+from models.scale import fit_calibration, of_raw, probability
 from models.selection.matrix import FeatureMatrix
 from models.selection.recipes import DeepRecipe, RadRecipe, Recipe
 from models.selection.selector import Selector
@@ -211,7 +211,8 @@ def _develop_combined(
 def _head(validated: CrossFit, x: Floats, plan: Plan, settings: StudySettings) -> tuple[Head, Floats]:
     calibration = fit_calibration(validated.logits, plan.y)
     estimator = fit(validated.chosen, x, plan.y, plan.seed)
-    scale = uncentred(validated.scale, float(fast_score(validated.chosen.classifier, estimator, x).mean()))
+    name = validated.chosen.classifier
+    scale = of_raw(validated.scale, *centre_and_unit(name, fast_score(name, estimator, x)))
     out_of_fold = probability(calibration(validated.logits))
     threshold = youden_threshold(plan.y, out_of_fold)
     declared = harm_ratio_threshold(settings.harm_ratio)

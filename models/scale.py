@@ -29,9 +29,10 @@ class Scale:
         return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
 
 
-def uncentred(scale: Scale, centre: float) -> Scale:
-    """The scale of scores that a final model gives, from that of centred ones; ``centre``: its mean in training."""
-    return Scale(scale.slope, scale.intercept - scale.slope * centre, scale.flat)
+def of_raw(scale: Scale, centre: float, unit: float) -> Scale:
+    """The scale of a final model's raw scores, from that of comparable ones (``centre_and_unit``)."""
+    slope = scale.slope / unit
+    return Scale(slope, scale.intercept - slope * centre, scale.flat)
 
 
 def fit_scale(scores: Floats, y: Outcome) -> Scale:
