@@ -11,7 +11,7 @@ import typer
 from feature_store.errors import AsdegError, InputError, UsageError
 from infra.cli.case_sources import LabelMapOption, SessionOption, find_cases
 from infra.cli.command import command
-from infra.cli.pushes import PushOne, over_http
+from infra.cli.pushes import into_store, over_http, record
 from infra.cli.session import Session
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ def ingest(
     cases = find_cases(session, cases_dir, site, label_map, bids_session)
     rows: list[dict[str, object]] = []
     with ExitStack() as opened, session.progress("ingest") as progress:
-        push = (
-            opened.enter_context(over_http(session, server, key_file, site)) if server else _into_store(session, site)
-        )
+        push = opened.enter_context(over_http(session, server, key_file, site)) if server else into_store(session, site)
         for number, case in enumerate(cases):
 
             def tell(step: str, done: float, number: int = number) -> None:
@@ -113,11 +111,6 @@ def ingest(
         raise InputError(f"{rejected} of {len(cases)} cases cannot be used.", action="See the findings above.")
 
 
-def _into_store(session: Session, site: str) -> PushOne:
-    handler = session.house(create=True).ingest
-    return lambda case, _: handler.ingest_reading(case.read(), site)
-
-
 def outcomes(
     session: Session,
     file: Annotated[Path, typer.Argument(help="CSV or Parquet with the columns of follow_up.")],
@@ -126,7 +119,9 @@ def outcomes(
     """Take follow-up measurements into the store and derive the labels."""
     from services.ingest.follow_up import read_follow_up
 
-    receipt = session.house().ingest.follow_up.add_table(read_follow_up(_file(file)), site)
+    house = session.house()
+    receipt = house.ingest.follow_up.add_table(read_follow_up(_file(file)), site)
+    record(house, "asdeg outcomes", site)
     stored = "nothing new" if receipt.unchanged else "stored"
     _say(
         session,
@@ -147,7 +142,10 @@ def clinical(
     """
     from services.ingest.clinical import read_clinical
 
-    _say_table(session, session.house().ingest.clinical.put_table(read_clinical(_file(file)), site))
+    house = session.house()
+    receipt = house.ingest.clinical.put_table(read_clinical(_file(file)), site)
+    record(house, "asdeg clinical", site)
+    _say_table(session, receipt)
 
 
 def reads(
@@ -158,7 +156,10 @@ def reads(
     """Take surgeons' own predictions into the store, a row each."""
     from services.ingest.reads import read_reads
 
-    _say_table(session, session.house().ingest.reads.put_table(read_reads(_file(file)), site))
+    house = session.house()
+    receipt = house.ingest.reads.put_table(read_reads(_file(file)), site)
+    record(house, "asdeg reads", site)
+    _say_table(session, receipt)
 
 
 def _file(file: Path) -> Path:

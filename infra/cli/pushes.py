@@ -1,7 +1,8 @@
-"""Where ``ingest`` sends a case: over HTTP, with the patient's pseudonym in it where the site's key is at hand."""
+"""Where ``ingest`` sends a case: into a store, or over HTTP under the pseudonym where the site's key is here."""
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,31 @@ from infra.cli.case_sources import CaseSource
 from infra.cli.session import Progress, Session
 
 if TYPE_CHECKING:
+    from infra.bootstrap import House
     from services.ingest.messages import CaseReceipt
 
 PushOne: TypeAlias = "Callable[[CaseSource, Progress], CaseReceipt]"
+
+
+def into_store(session: Session, site: str) -> PushOne:
+    """Reads and stores cases here."""
+    house = session.house(create=True)
+
+    def push(case: CaseSource, _: Progress) -> CaseReceipt:
+        receipt = house.ingest.ingest_reading(case.read(), site)
+        record(house, "asdeg ingest", site, receipt.case_id)
+        return receipt
+
+    return push
+
+
+def record(house: House, command: str, site: str, case_id: str | None = None) -> None:
+    """What was pushed by command is on record like what came over HTTP."""
+    from feature_store.audit import Act, AuditLog
+    from feature_store.control import Credential
+
+    by = Credential(getpass.getuser(), "operator", None)
+    AuditLog(house.control).record(by, Act("push", site=site, case_id=case_id, details={"route": command}))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import infra.cli
+from feature_store.audit import AuditLog
 from feature_store.store import FeatureStore
 from infra.case_archive import CaseArchive
 from pipelines.phantom import PhantomCohort, write_phantom_cohort
@@ -65,6 +66,12 @@ def test_cases_over_http_then_their_tables(run: Any, door: Door, phantoms: Phant
     assert (code, json.loads(out)["rows"], json.loads(out)["unchanged"]) == (0, 3, False)
     assert json.loads(run("reads", tmp_path / "reads.csv", "--site", "site_a", "--json")[1])["unchanged"]
 
+    on_record = AuditLog(door.house.control).entries()
+    assert [entry.details["route"] for entry in on_record if entry.role == "operator"] == [
+        "asdeg clinical",
+        "asdeg reads",
+        "asdeg reads",
+    ]
     snapshot = FeatureStore.open(door.house.store.uri).snapshot()
     row = snapshot.table("clinical", where={"patient_id": first}).to_pylist()[0]
     assert (row["age"], row["osteoporosis"], row["fused_levels"], row["bmi"]) == (61.5, True, ["L3-L4", "L4-L5"], None)
