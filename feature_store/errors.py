@@ -28,6 +28,7 @@ The tree (each leaf says what is wrong and what to do about it):
     │   ├── FollowUpError          a follow-up row that breaks its schema
     │   ├── PatientTableError      clinical variables or readings that break their schema
     │   ├── FeatureTableError      a feature table that `study` cannot use
+    │   ├── LeakageFound           what is fitted would know patients it is judged on
     │   ├── CheckpointError        a file that holds no weights of the encoder it is for
     │   └── SettingsError          a settings file with an unknown key or value
     ├── NotFound                   no such case, patient, run, cohort, signature       HTTP 404
@@ -190,6 +191,10 @@ class PatientTableError(InputError):
 
 class FeatureTableError(InputError):
     """A feature table that ``study`` cannot use."""
+
+
+class LeakageFound(InputError):
+    """What is fitted would know patients it is judged on."""
 
 
 class CheckpointError(InputError):

@@ -83,6 +83,19 @@ def batch_share(x: Floats, batch: NDArray[np.str_]) -> Floats:
     return np.asarray(np.where(total > 0, np.maximum(omega, 0.0), 0.0), dtype=np.float64)
 
 
+def copies(partition: NDArray[np.str_], *matrices: FeatureMatrix | None) -> int:
+    """How many held-out patients have, bit for bit, the features of a training patient: one patient under two ids?"""
+    found = np.zeros(len(partition), dtype=np.bool_)
+    training = partition == Partition.TRAINING.value
+    for matrix in matrices:
+        if matrix is None:
+            continue
+        rows = [None if np.isnan(row).mean() > 0.5 else row.tobytes() for row in np.ascontiguousarray(matrix.values)]
+        own = {row for row, inside in zip(rows, training, strict=True) if inside} - {None}
+        found |= np.array([row in own for row in rows]) & ~training
+    return int(found.sum())
+
+
 def scales_by_site(predictions: pd.DataFrame, kind: str) -> list[dict[str, Any]]:
     """Log-odds of each held-out site beside training's: ``shift`` in training SDs, ``spread`` as a ratio of SDs.
 
@@ -119,6 +132,11 @@ def scales_by_site(predictions: pd.DataFrame, kind: str) -> list[dict[str, Any]]
 def sentences(checks: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     """Whole sentences of what is remarkable. ``names``: signature kind to what it is called."""
     said = []
+    if checks["copies"]:
+        said.append(
+            f"{checks['copies']} held-out patients have the very features of a training patient. If they are the same "
+            "people under two ids, the held-out figures are too good."
+        )
     for source, found in checks["heavy_tailed"].items():
         if found["n_columns"]:
             worst = found["worst"][0]

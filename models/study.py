@@ -15,7 +15,7 @@ from models.ablation import ablation
 from models.baseline import baseline_table
 from models.censoring import censoring_record
 from models.classifiers import check_classifier
-from models.data_checks import batch_like, heavy_tailed, scales_by_site, sentences
+from models.data_checks import batch_like, copies, heavy_tailed, scales_by_site, sentences
 from models.folds import check_enough, stratified_folds
 from models.harmonisation_effect import harmonisation_effect
 from models.in_sample import label_apparent
@@ -23,6 +23,7 @@ from models.incident import incident_record
 from models.leakage import leakage_check
 from models.performance import HELD_OUT, all_curves, delong, reference_metrics, signature_metrics
 from models.protocol import Development, develop
+from models.provenance import structural_check
 from models.recommendation import recommend
 from models.reference_models import ReferenceModel, clinical_model, size_model
 from models.selection.repeatability import robust_radiomics
@@ -65,6 +66,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
         size = development_record(training)
         settings = settings.for_patients(len(training.y))
         folds = stratified_folds(training.y, settings.n_folds, settings.seed)
+        structure = structural_check(study, patients, training, folds)
         development = develop(training, folds, settings, progress=progress)
         references = _references(patients, folds)
         predictions = _predictions(study, patients, development, references)
@@ -83,7 +85,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
             "surgeons": surgeon_metrics(study, predictions, development.signatures, settings.seed),
             **({"robustness": robust.record} if robust.record is not None else {}),
             "baseline_table": baseline_table(study.clinical, patients.partition, patients.y),
-            "leakage_check": permuted[0],
+            "leakage_check": {**permuted[0], "structural": structure},
             "curves": all_curves(predictions, names),
             "sites": per_site(predictions, names),
             "subgroups": subgroups(patients.clinical, predictions, list(development.signatures)),
@@ -165,6 +167,7 @@ def _data_checks(patients: StudyPatients, development: Development, predictions:
             selected = development.signatures[kind].features if kind == "rad" else []
             checks["heavy_tailed"][source] = heavy_tailed(matrix, training)
             checks["batch_like"][source] = batch_like(matrix, training, patients.scanner, selected)
+    checks["copies"] = copies(patients.partition, patients.radiomics, patients.deep)
     checks["scales"] = {kind: scales_by_site(predictions, kind) for kind in development.signatures}
     return checks
 
