@@ -6,6 +6,7 @@ below the target; sizes are counted as they are unpacked, never believed from a 
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import tarfile
@@ -16,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
-from feature_store.errors import ArchiveError, ArchiveTooLarge
+from feature_store.errors import ArchiveError, ArchiveTooLarge, StoreError
 
 CHUNK = 1 << 20
 MANIFEST = "case.yaml"
+OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES)
+"""What no archive brings about."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ def _write(members: Iterator[tuple[str, IO[bytes]]], target: Path, limits: Limit
         except (RuntimeError, OSError) as error:
             if isinstance(error, (gzip.BadGzipFile, zipfile.BadZipFile)):
                 raise
+            if isinstance(error, OSError) and error.errno in OUR_FAULT:
+                raise StoreError("The inbox cannot be written.", action="Check its space and rights.") from error
             raise ArchiveError(
                 "An entry of the archive cannot be written as a file.", action="Use short, plain file names."
             ) from None

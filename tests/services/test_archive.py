@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.errors import ArchiveError, ArchiveTooLarge
+from feature_store.errors import ArchiveError, ArchiveTooLarge, StoreError
 from services.ingest.archive import Limits, unpack_case
 
 LIMITS = Limits(packed=10 << 20, unpacked=1 << 20, entries=50)
@@ -170,3 +170,15 @@ def test_not_exactly_one_case(tmp_path: Path, names: list[str]) -> None:
 def test_the_same_name_twice(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="same name"):
         unpack(tmp_path, tarred(tmp_path / "a.tar", [plain("case.yaml"), plain("case.yaml")]))
+
+
+def test_a_full_disk_is_not_the_archives_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = zipped(tmp_path / "a.zip", {"case.yaml": b"site: a"})
+    opened = Path.open
+
+    def full(path: Path, mode: str = "r", *rest: object, **more: object) -> object:
+        return opened(Path("/dev/full") if mode == "xb" else path, "wb" if mode == "xb" else mode, buffering=0)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(StoreError):
+        unpack(tmp_path, archive)
