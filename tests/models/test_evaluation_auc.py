@@ -75,20 +75,20 @@ def test_only_the_order_counts_and_turning_it_turns_the_area(pairs):
 
 
 def test_intervals_cover_and_the_paired_test_keeps_its_size():
-    """Binormal scores, AUC 0.75, 83 patients: 600 draws, bounds at about three binomial standard deviations."""
+    """Binormal scores, AUC 0.75, 83 patients, 2,000 draws: coverage 93 to 97 %, type-I error 3.5 to 6.5 %."""
     truth = 0.75
     shift = float(np.sqrt(2) * norm.ppf(truth))
     rng = np.random.default_rng(20240)
     covered = rejected = 0
-    for _ in range(600):
+    for _ in range(2000):
         y = np.repeat([1, 0], [33, 50])
         shared = rng.normal(size=83)
         a, b = (np.sqrt(0.5) * (shared + rng.normal(size=83)) + shift * y for _ in range(2))
         low, high = delong_ci(y, a)
         covered += low <= truth <= high
         rejected += delong_paired(y, a, b).p < 0.05
-    assert 0.92 <= covered / 600 <= 0.98
-    assert 0.02 <= rejected / 600 <= 0.08
+    assert 0.93 <= covered / 2000 <= 0.97
+    assert 0.035 <= rejected / 2000 <= 0.065
 
 
 def test_newcombe_at_both_ends_and_its_definition():
