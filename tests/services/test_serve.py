@@ -18,6 +18,9 @@ from infra.bootstrap import House
 from infra.settings import load_settings
 from infra.site_client import SiteClient
 from pipelines.phantom import PhantomCohort
+from services.ingest.deidentification.site_key import new_key_file
+from tests.services.dicom.doors import BOUNDARY, related
+from tests.services.dicom.studies import ct_with_mask
 from tests.services.door import packed
 from tests.services.study_store import COHORT, ENCODER, RADIOMICS, STUDY, study_store
 
@@ -28,6 +31,7 @@ CONTRACT = {
     "/v1/cases/{case_id}/index-date", "/v1/cases/{case_id}/quality",
     "/v1/cases/{case_id}/overlays/{sequence}.png",
     "/v1/cases/{case_id}/withdrawal", "/v1/selection-runs", "/v1/training-runs",
+    "/dicom-web", "/dicom-web/studies", "/dicom-web/studies/{study}", "/dicom-web/studies/{study}/complete",
     "/v1/scores/rad-sign", "/v1/scores/dl-sign", "/v1/scores/combined", "/v1/releases", "/healthz", "/readyz",
 }  # fmt: skip
 
@@ -50,14 +54,22 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    new_key_file(folder / "keys" / "site_p.key", str(folder / "store"))
     settings = load_settings(
-        {}, store=str(folder / "store"), port=port, upload_limit_mb=16, num_cpus=2, auto_extract_encoder="none"
+        {},
+        store=str(folder / "store"),
+        port=port,
+        upload_limit_mb=16,
+        num_cpus=2,
+        auto_extract_encoder="none",
+        pseudonym_keys=str(folder / "keys"),
     )
     house = House.open(settings)
     add = house.control.add_credential
     keys = {
         "site_a": add("pacs a", "site", "site_a"),
         "site_b": add("pacs b", "site", "site_b"),
+        "site_p": add("pacs p", "site", "site_p"),
         "application": add("an application", "application"),
         "scientist": add("a scientist", "scientist"),
     }
@@ -85,7 +97,8 @@ def test_health_and_docs_need_no_key(served: Served) -> None:
         ("POST", "/v1/selection-runs"), ("GET", "/v1/selection-runs/x"), ("POST", "/v1/training-runs"),
         ("GET", "/v1/training-runs/x"), ("POST", "/v1/scores/rad-sign"), ("POST", "/v1/scores/dl-sign"),
         ("POST", "/v1/scores/combined"), ("GET", "/v1/releases"), ("POST", "/v1/releases"),
-        ("POST", "/v1/cases/x/withdrawal"),
+        ("POST", "/v1/cases/x/withdrawal"), ("GET", "/dicom-web"), ("POST", "/dicom-web/studies"),
+        ("POST", "/dicom-web/studies/1.2"), ("POST", "/dicom-web/studies/1.2/complete"),
     ],
 )  # fmt: skip
 def test_everything_else_needs_one(served: Served, method: str, path: str) -> None:
@@ -201,6 +214,16 @@ def test_a_failed_run_is_followed_to_its_reason(served: Served) -> None:
     unknown = served.call("scientist", "POST", "/v1/training-runs", json={"cohort": {"name": "x", "sorted": True}})
     assert unknown.status_code == 422
     assert served.call("scientist", "GET", "/v1/training-runs/no-such-run").status_code == 404
+
+
+def test_a_study_goes_in_by_stow_and_is_a_case_when_the_site_says_so(served: Served) -> None:
+    kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+    headers = {"Content-Type": kind, "X-API-Key": served.keys["site_p"]}
+    url = f"{served.url}/dicom-web/studies/1.2.3"
+    assert httpx.post(url, content=related(ct_with_mask()), headers=headers, timeout=60).status_code == 200
+    made = served.call("site_p", "POST", "/dicom-web/studies/1.2.3/complete").json()
+    assert (made["state"], made["rois"]) == ("validated", 3)
+    assert [case["case_id"] for case in served.call("site_p", "GET", "/v1/cases").json()] == [made["case_id"]]
 
 
 def finished(served: Served, kind: str, request: dict[str, Any], state: str = "finished") -> dict[str, Any]:
