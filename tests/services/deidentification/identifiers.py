@@ -31,22 +31,26 @@ class Planted:
     """What was planted where: bytes to look for, by place."""
 
     needles: dict[str, bytes] = field(default_factory=dict)
+    first: int = 0
+    """Two of these have no identifier in common where their numbers lie apart."""
 
     def token(self, place: str) -> str:
         """Ten letters and digits that every text VR can hold."""
-        token = f"ZQ{len(self.needles):06d}KX"
+        assert place not in self.needles, place
+        token = f"ZQ{self.first + len(self.needles):06d}KX"
         self.needles[place] = token.encode()
         return token
 
     def day(self, place: str) -> date:
         """A day of its own between 1931 and 1970."""
-        day = _EPOCH + timedelta(days=len(self.needles))
+        day = _EPOCH + timedelta(days=self.first + len(self.needles))
         self.needles[place] = f"{day:%Y%m%d}".encode()
         return day
 
     def value(self, place: str, vr: str) -> Any:
         """A value of that VR which names its place, and is looked for in the VR's own bytes."""
-        number = len(self.needles)
+        assert place not in self.needles, place
+        number = self.first + len(self.needles)
         if vr in TEXTS:
             return self.token(place)
         if vr in BYTES:

@@ -202,7 +202,7 @@ def http(folder: Path) -> Evidence:
             ask("GET", one + part)
         ask("GET", "/v1/cases")
         for path in ("/v1/cases/{}", f"{one}/overlays/{{}}.png", "/v1/{}", f"{one}/{{}}", "/v1/uploads/{}"):
-            ask("GET", path.format(planted.token(f"HTTP: a word in {path.split('/')[-1]}")))
+            ask("GET", path.format(planted.token(f"HTTP: a word in {path.replace(case_id, 'ID')}")))
         wrong_key = {"Authorization": f"Bearer {planted.token('HTTP: a wrong key')}"}
         answer = door.client.get(door.url + "/v1/cases", headers=wrong_key)
         evidence.said += [answer.content]
@@ -266,7 +266,9 @@ def dicom(folder: Path) -> Evidence:
     planted = evidence.planted
     patient = planted.token("DICOM: PatientID")
     study = planted_study(planted, patient)
-    refused = planted_study(planted, planted.token("DICOM: PatientID of refused instances"))[:2]
+    others = Planted(first=20_000)
+    refused = planted_study(others, others.token("DICOM: PatientID"))[:2]
+    planted.needles |= {f"refused {place}": needle for place, needle in others.needles.items() if b"ZQ" in needle}
     refused[0].BurnedInAnnotation = "YES"
     refused[1].PatientID = ""
     with listening(evidence):
