@@ -23,11 +23,12 @@ FLAT = 1e-12
 
 
 @njit(cache=True)
-def follow(columns: Floats, target: Floats, lambdas: Floats, start: Floats, before: float) -> Floats:
+def follow(columns: Floats, products: Floats, target: Floats, lambdas: Floats, start: Floats, before: float) -> Floats:
     """Coefficients (L, p) that minimise |y − Xb|² / 2n + λ|b|₁ for each of ``lambdas``, descending.
 
-    ``columns`` (p, n): X transposed, every column centred; ``target`` (n,) centred. ``start`` (p,): the solution
-    at the penalty ``before``, from which the path goes on (zeros at one that leaves nothing).
+    ``columns`` (p, n): X transposed, every column centred; ``target`` (n,) centred. ``products`` (p, p): XᵀX / n, or
+    (0, 0) to compute what is needed, which is less where columns outnumber patients. ``start`` (p,): the solution at
+    the penalty ``before``, from which the path goes on (zeros at one that leaves nothing).
     """
     p, n = columns.shape
     path = np.empty((len(lambdas), p))
@@ -42,7 +43,7 @@ def follow(columns: Floats, target: Floats, lambdas: Floats, start: Floats, befo
         strong = 2 * penalty - before
         for j in range(p):
             if place[j] < 0 and (beta[j] != 0 or abs(covariance[j]) >= strong):
-                working, gram, size = _enter(j, columns, place, working, gram, size)
+                working, gram, size = _enter(j, columns, products, place, working, gram, size)
         while True:
             _solve(beta, covariance, working[:size], gram, penalty)
             residual = target - beta @ columns
@@ -50,7 +51,7 @@ def follow(columns: Floats, target: Floats, lambdas: Floats, start: Floats, befo
             violated = False
             for j in range(p):
                 if place[j] < 0 and abs(covariance[j]) > penalty * (1 + SLACK):
-                    working, gram, size = _enter(j, columns, place, working, gram, size)
+                    working, gram, size = _enter(j, columns, products, place, working, gram, size)
                     violated = True
             if not violated:
                 break
@@ -61,7 +62,13 @@ def follow(columns: Floats, target: Floats, lambdas: Floats, start: Floats, befo
 
 @njit(cache=True)
 def _enter(
-    j: int, columns: Floats, place: NDArray[np.int64], working: NDArray[np.int64], gram: Floats, size: int
+    j: int,
+    columns: Floats,
+    products: Floats,
+    place: NDArray[np.int64],
+    working: NDArray[np.int64],
+    gram: Floats,
+    size: int,
 ) -> tuple[NDArray[np.int64], Floats, int]:
     """Column j joins the working set, with its row and column of the Gram matrix."""
     if size == len(working):
@@ -74,7 +81,7 @@ def _enter(
     place[j] = size
     n = columns.shape[1]
     for i in range(size + 1):
-        value = np.dot(columns[working[i]], columns[j]) / n
+        value = products[j, working[i]] if len(products) else np.dot(columns[working[i]], columns[j]) / n
         gram[i, size] = value
         gram[size, i] = value
     return working, gram, size + 1
@@ -119,34 +126,24 @@ def _finish(b: Floats, xy: Floats, gram: Floats, penalty: float) -> bool:
     """Solve G b = xy − λ sign(b) on the support of ``b``; kept and True where signs and optimality hold."""
     support = np.flatnonzero(b)
     k = len(support)
-    factor = np.empty((k, k))  # Cholesky's, lower
-    solved = np.empty(k)
+    inside, right = np.empty((k, k)), np.empty(k)
     for i in range(k):
-        for j in range(i + 1):
-            value = gram[support[i], support[j]]
-            for m in range(j):
-                value -= factor[i, m] * factor[j, m]
-            if i == j:
-                if value <= 1e-10 * gram[support[i], support[i]]:
-                    return False  # columns of the support depend on each other
-                factor[i, i] = np.sqrt(value)
-            else:
-                factor[i, j] = value / factor[j, j]
-        value = xy[support[i]] - penalty * np.sign(b[support[i]])
-        for m in range(i):
-            value -= factor[i, m] * solved[m]
-        solved[i] = value / factor[i, i]
-    for i in range(k - 1, -1, -1):
-        for m in range(i + 1, k):
-            solved[i] -= factor[m, i] * solved[m]
-        solved[i] /= factor[i, i]
-        if np.sign(solved[i]) != np.sign(b[support[i]]):
+        right[i] = xy[support[i]] - penalty * np.sign(b[support[i]])
+        for m in range(k):
+            inside[i, m] = gram[support[i], support[m]]
+    try:
+        solved = np.linalg.solve(inside, right)
+    except Exception:  # columns of the support depend on each other; numba knows no narrower clause
+        return False
+    for m in range(k):
+        if np.sign(solved[m]) != np.sign(b[support[m]]):
             return False
     for j in range(len(b)):
-        value = xy[j]
+        covariance = xy[j]
         for m in range(k):
-            value -= gram[support[m], j] * solved[m]
-        if b[j] == 0 and abs(value) > penalty * (1 + SLACK):
+            covariance -= gram[j, support[m]] * solved[m]
+        allowed = penalty * (1 + SLACK)
+        if abs(covariance) > allowed or (b[j] != 0 and covariance * np.sign(b[j]) < penalty * (1 - SLACK)):
             return False
     for m in range(k):
         b[support[m]] = solved[m]

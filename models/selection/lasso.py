@@ -92,6 +92,8 @@ class _Path:
     def __init__(self, z: Floats, target: Floats) -> None:
         self.x_mean, self.y_mean = z.mean(axis=0), target.mean()
         self.columns, self.target = np.ascontiguousarray((z - self.x_mean).T), target - self.y_mean
+        p, n = self.columns.shape
+        self.products = self.columns @ self.columns.T / n if p < n else np.empty((0, 0))
         self.last = np.zeros(z.shape[1])
         self.penalty = float(np.abs(self.columns @ self.target).max()) / len(target)
 
@@ -99,7 +101,8 @@ class _Path:
         """Coefficients (L, p) for descending ``lambdas``, all below those before."""
         from models.selection.descent import follow  # scoring has no use for a compiler
 
-        path = np.asarray(follow(self.columns, self.target, lambdas, self.last, max(self.penalty, lambdas[0])))
+        before = max(self.penalty, lambdas[0])
+        path = np.asarray(follow(self.columns, self.products, self.target, lambdas, self.last, before))
         self.last, self.penalty = path[-1].copy(), float(lambdas[-1])
         return path
 

@@ -121,13 +121,14 @@ def test_every_point_of_a_path_is_optimal_to_rounding(n: int, p: int) -> None:
     largest = np.abs(z.T @ target).max() / n
     lambdas = largest * np.geomspace(0.99, 0.01, 30)
     columns = np.ascontiguousarray(z.T)
-    path = follow(columns, target, lambdas, np.zeros(p), largest)
+    none = np.empty((0, 0))
+    path = follow(columns, none, target, lambdas, np.zeros(p), largest)
     for penalty, beta in zip(lambdas, path, strict=True):
         covariance = columns @ (target - z @ beta) / n
         assert np.abs(covariance).max() <= penalty * (1 + 1e-8)
         np.testing.assert_allclose(covariance[beta != 0], penalty * np.sign(beta[beta != 0]), rtol=1e-6)
-    first = follow(columns, target, lambdas[:12], np.zeros(p), largest)
-    second = follow(columns, target, lambdas[12:], first[-1], lambdas[11])
+    first = follow(columns, columns @ columns.T / n, target, lambdas[:12], np.zeros(p), largest)
+    second = follow(columns, none, target, lambdas[12:], first[-1], lambdas[11])
     np.testing.assert_allclose(np.vstack([first, second]), path, atol=1e-9)
 
 
