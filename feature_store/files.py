@@ -117,6 +117,19 @@ class DataFiles:
             kept = kept.filter(pc.fill_null(pc.greater(kept[f"max.{above[0]}"], above[1]), True))
         return self._fragments.dataset(kept, self._schema)
 
+    def row_groups(self, where: Where | None = None) -> Any:
+        """Dataset of the row groups that may hold a matching row, to be read as they stand.
+
+        A filter would copy every value that it lets through, which takes longer than reading it.
+        """
+        found = self.dataset(where)
+        matching = expression(where)
+        if matching is None:
+            return found
+        parts = [fragment.subset(matching, schema=self._schema) for fragment in found.get_fragments()]
+        kept = [part for part in parts if part.row_groups]
+        return pads.FileSystemDataset(kept, self._schema, found.format, found.filesystem)
+
     def picked(self, where: Where | None) -> pa.Table:
         """The listing of the files that may hold a row matching ``where``."""
         kept = self.listing

@@ -29,8 +29,9 @@ from feature_store.files import listing_schema, tracked
 from feature_store.schemas import TableSchema
 from feature_store.software import software_version
 
-ROW_GROUP = 64
-"""Rows: of 851 float64 values 440 KB, what a look for one patient reads."""
+ROW_GROUP = 128
+"""Rows: of 851 float64 values 870 KB, what a look for one patient reads. Of narrow rows more cost no more."""
+ROW_GROUP_BYTES = 900_000
 SAFE = "/="  # in a path's URL
 READER, WRITER = 1, 2
 """Protocol versions understood here; the tables are made with them."""
@@ -281,7 +282,7 @@ class FolderLog:
             pq.write_table(
                 rows,
                 sink,
-                row_group_size=ROW_GROUP,
+                row_group_size=max(ROW_GROUP, ROW_GROUP_BYTES * len(rows) // max(rows.nbytes, 1)),
                 use_dictionary=columns,
                 write_statistics=[*self._tracked],
                 compression=packed,

@@ -20,6 +20,7 @@ from feature_store.files import DataFiles, Where, expression, reading
 from feature_store.rows import composite
 
 FEW_FILES = 4  # are read sooner than threads are woken
+ROW = "_row"
 BATCH_ROWS = 4096  # 28 MB of 851 float64 values a row
 
 
@@ -61,27 +62,31 @@ class Heads:
     def __init__(
         self, files: DataFiles, where: Where, key: Sequence[str], pushes: pa.Table, also: Sequence[str] = ()
     ) -> None:
-        self._dataset = files.dataset(where)
-        self._filters = expression(where)
-        columns = [*key, "push_id", "row_hash", "withdrawn", *also]
-        stored = pa.schema([self._dataset.schema.field(name) for name in columns])
-        files_ = len(self._dataset.files)
         with reading():
-            scanned = (
-                self._dataset.to_table(columns=columns, filter=self._filters, use_threads=files_ > FEW_FILES)
-                if files_
-                else stored.empty_table()  # a scan of no file still costs a millisecond
-            )
+            self._dataset = files.row_groups(where)
+        self._whole = not where
+        columns = [*key, "push_id", "row_hash", "withdrawn", *also]
+        scanned = self._scan(columns)
+        self._scanned = len(scanned)
+        scanned = scanned.append_column(ROW, pa.array(np.arange(len(scanned))))
+        if where:
+            scanned = scanned.filter(expression(where))
         positions, sequences = visible(scanned, pushes)
         shown = scanned.take(pa.array(positions))
         winners = latest(composite(shown, key), sequences)
         newest = shown.take(pa.array(winners)).append_column("push_sequence", pa.array(sequences[winners]))
         gone = pc.fill_null(newest["withdrawn"], False)
         live = np.flatnonzero(~np.asarray(gone))
-        self._positions = positions[winners[live]]
-        self._scanned = len(scanned)
-        self.keys: pa.Table = newest.take(pa.array(live)).drop_columns(["withdrawn"])
+        self._positions = np.asarray(newest[ROW])[live]
+        self.keys: pa.Table = newest.take(pa.array(live)).drop_columns(["withdrawn", ROW])
         self.withdrawn: pa.Table = newest.filter(gone).select([*key, "push_sequence"])
+
+    def _scan(self, columns: list[str]) -> pa.Table:
+        if not self._dataset.files:  # a scan of no file still costs a millisecond
+            return pa.schema([self._dataset.schema.field(name) for name in columns]).empty_table()
+        many = len(self._dataset.files) > FEW_FILES or self._dataset.count_rows() > BATCH_ROWS
+        with reading():
+            return self._dataset.to_table(columns=columns, use_threads=many)
 
     def newest(self) -> pa.Table:
         """Every key that ever was, with the sequence of its latest revision, be it a withdrawal or not."""
@@ -97,7 +102,6 @@ class Heads:
         wanted = list(dict.fromkeys([*columns, "push_id"]))
         scanner = self._dataset.scanner(
             columns=wanted,
-            filter=self._filters,
             batch_size=BATCH_ROWS,
             batch_readahead=4,
             fragment_readahead=4,
@@ -121,7 +125,7 @@ class Heads:
 
     def reader(self, column: str) -> CellReader:
         """For single cells of ``column`` by their place in ``keys``; only of heads that nothing was filtered from."""
-        assert self._filters is None
+        assert self._whole
         return CellReader(self._dataset, column, self._positions)
 
 
