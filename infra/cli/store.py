@@ -164,12 +164,16 @@ def export(
     feature_set: Annotated[list[str] | None, typer.Option(help="Ids of feature sets and encoders.")] = None,
 ) -> None:
     """Write a cohort to one Parquet file: a row a patient with partition, outcome, clinical variables and features."""
+    from feature_store.cohorts import load_cohort
     from feature_store.retrieval import export_cohort
 
     if out.suffix != ".parquet":
         raise UsageError("A cohort is exported as Parquet.", action="Give --out a name that ends in .parquet.")
-    table = export_cohort(session.house().store.snapshot(), cohort, feature_set, version=version)
+    snapshot = session.house().store.snapshot()
+    table = export_cohort(snapshot, cohort, feature_set, version=version)
     table.to_parquet(out, index=False)
+    if erased := load_cohort(snapshot, cohort, version).erased:
+        session.note(f"{len(erased)} members were erased since it was frozen: this is no longer the table it was.")
     session.result(
         {"out": str(out), "patients": len(table), "columns": len(table.columns)},
         f"{len(table)} patients, {len(table.columns)} columns: {out}",
