@@ -275,6 +275,7 @@ def test_an_upload_that_is_no_case(door: Door) -> None:
 
 
 # --- servers that are killed -------------------------------------------------------------------
+@pytest.mark.cores
 def test_what_was_acknowledged_is_never_lost_and_a_client_goes_on(
     tmp_path: Path, phantoms: PhantomCohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +340,7 @@ def test_a_case_that_brings_its_reader_down_is_given_up_and_one_that_the_store_r
         assert door.call(case.site, "GET", f"/v1/cases/{case_id}").json()["state"] == "validated"
 
 
+@pytest.mark.cores
 def test_memory_does_not_grow_with_the_upload(tmp_path: Path) -> None:
     """256 MB of noise through the door's process: what it takes beyond its start is bounded by its buffers."""
     house = House.open(settings_of(tmp_path), create=True)
