@@ -26,6 +26,7 @@ from models.protocol import Development, develop
 from models.provenance import structural_check
 from models.recommendation import recommend
 from models.reference_models import ReferenceModel, clinical_model, size_model
+from models.repetitions import leave_one_site_out, repeated_nested
 from models.selection.repeatability import robust_radiomics
 from models.signature import MAX_MISSING
 from models.sites import per_site
@@ -91,6 +92,8 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
             "subgroups": subgroups(patients.clinical, predictions, list(development.signatures)),
             "ablation": ablation(patients, development, predictions, settings) if settings.ablation else [],
             "data_checks": checks,
+            "repeated_nested": repeated_nested(patients, development, settings, progress),
+            "leave_one_site_out": leave_one_site_out(patients, settings, progress),
             "flow": flow_steps(study.flow, patients.partition),
             "sample_size": {
                 "development": size,
