@@ -50,30 +50,30 @@ def retrain_in_ray(settings: Settings) -> CarryOut:
     return carry_out
 
 
-def carry_out_in_ray(settings: Settings) -> Callable[[str], None]:
+def carry_out_in_ray(settings: Settings) -> Callable[[str], bool]:
     """Has what was accepted of a case carried out by a Ray task on this machine, where the inbox is; waits for it.
 
     An image that hangs its reader or brings it down takes along that process, and not the one that answers requests.
     """
 
-    def carry_out(case_id: str) -> None:
+    def carry_out(case_id: str) -> bool:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         task = ray.remote(num_cpus=BEHIND_THE_DOOR_CPUS, max_retries=0, scheduling_strategy=here)(_carry_out)
-        ray.get(task.remote(settings.model_dump(), case_id))
+        return bool(ray.get(task.remote(settings.model_dump(), case_id)))
 
     return carry_out
 
 
-def _carry_out(settings: dict[str, Any], case_id: str) -> None:
+def _carry_out(settings: dict[str, Any], case_id: str) -> bool:
     from pipelines.extraction.limits import RoiLimits
 
     house = house_of(settings)
     chosen = house.settings
     with RoiLimits(seconds=chosen.case_time_limit, memory_gib=chosen.case_memory_gb).held():
-        house.intake.carry_out(case_id)
+        return house.intake.carry_out(case_id)
 
 
 def _retrain(settings: dict[str, Any], schedule: Schedule) -> RetrainAnswer:

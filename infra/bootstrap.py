@@ -164,7 +164,7 @@ def _ingest_app(house: House) -> FastAPI:
         house.control,
         AuditLog(house.control),
         DoorLimits(settings.body_limit_mb << 20, settings.requests_per_minute),
-        workers=(Carrier(house.intake, carry_out_in_ray(settings)), *extraction),
+        workers=(Carrier(house.intake, carry_out_in_ray(settings), settings.cases_at_once), *extraction),
     )
 
 

@@ -30,7 +30,7 @@ GRID, PERMUTATIONS = "quick", 4
 """Smaller than a study's defaults (standard, 20), so that the demo is short; the report states both."""
 DEFAULT_STORE = "demo-store"
 MARK = "PHANTOM.txt"
-UPLOADS_AT_ONCE = 2
+UPLOADS_AT_ONCE = 4
 KINDS = {"rad": "rad-sign", "dl": "dl-sign", "combined": "combined"}
 
 

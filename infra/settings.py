@@ -70,6 +70,7 @@ class Settings(BaseModel):
     # the services
     num_cpus: int | None = Field(None, ge=1, description="CPUs Ray may use in-process; empty: all")
     num_gpus: int | None = Field(None, ge=0, description="GPUs extraction may use; empty: all there are")
+    cases_at_once: int = Field(2, ge=1, description="pushed cases an ingest replica has read at a time")
     case_time_limit: float = Field(1800.0, gt=0, description="seconds the reading of one pushed case may take")
     case_memory_gb: float = Field(16.0, gt=0, description="memory the reading of one pushed case may take, in GiB")
     auto_extract: bool = Field(True, description="extract what is pushed over HTTP without being asked")

@@ -19,21 +19,25 @@ REST_S = 5.0
 
 
 class Carrier:
-    """One case at a time in this process. Several processes may have one: a case is with one of them at a time."""
+    """A few cases at a time. Several processes may have one: a case is with one of them at a time."""
 
-    def __init__(self, intake: Intake, carry_out: Callable[[str], object] | None = None) -> None:
-        """``carry_out(case_id)`` does it somewhere else (default: here) and returns when it is done."""
-        self._intake, self._carry_out = intake, carry_out or intake.carry_out
+    def __init__(self, intake: Intake, carry_out: Callable[[str], bool] | None = None, at_once: int = 2) -> None:
+        """``carry_out(case_id)`` does it somewhere else (default: here), as :meth:`Intake.carry_out` does.
+
+        With several ``at_once`` a case that takes its time does not hold up every other.
+        """
+        self._intake, self._carry_out, self._at_once = intake, carry_out or intake.carry_out, at_once
         self._woken, self._stopped = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="carrier")
         self._resting: dict[str, float] = {}
+        self._in_hand: set[str] = set()
 
     def start(self) -> None:
         self._intake.wake = self._woken.set
         self._thread.start()
 
     def stop(self) -> None:
-        """After the case in hand; what is not carried out then, the next process does."""
+        """Begin no further case; what is not carried out, the next process does."""
         self._stopped.set()
         self._woken.set()
         self._thread.join(timeout=5)
@@ -53,13 +57,21 @@ class Carrier:
 
     def _look(self) -> None:
         for case_id in self._intake.waiting():
-            if self._stopped.is_set():
+            if self._stopped.is_set() or len(self._in_hand) >= self._at_once:
                 return
-            if self._resting.get(case_id, 0.0) > time.monotonic():
-                continue
-            try:
-                self._carry_out(case_id)
+            if case_id not in self._in_hand and self._resting.get(case_id, 0.0) <= time.monotonic():
+                self._in_hand.add(case_id)
+                threading.Thread(target=self._carry, args=(case_id,), daemon=True).start()
+
+    def _carry(self, case_id: str) -> None:
+        try:
+            if self._carry_out(case_id):
                 self._resting.pop(case_id, None)
-            except Exception as error:  # its text may quote data
-                log.error("intake", error=type(error).__name__)
-                self._resting[case_id] = time.monotonic() + REST_S
+            else:  # another process is at it
+                self._resting[case_id] = time.monotonic() + LOOK_S
+        except Exception as error:  # its text may quote data
+            log.error("intake", error=type(error).__name__)
+            self._resting[case_id] = time.monotonic() + REST_S
+        finally:
+            self._in_hand.discard(case_id)
+            self._woken.set()
