@@ -28,15 +28,15 @@ def repeated_nested(
 ) -> dict[str, Any] | None:
     """Nested AUCs of each signature over other divisions into folds: ``aucs`` (the study's first), mean and SD.
 
-    None where ``settings.repeats`` is 1. The SD is that of the division, not of the patients, and no standard error.
+    None where it is asked for once. The SD is that of the division, not of the patients, and no standard error.
     """
-    if settings.repeats < 2:
+    if settings.nested_repeats < 2:
         return None
     training = patients.training()
     aucs = {kind: [fit.nested_auc] for kind, fit in development.crossfits.items()}
-    for repeat in range(1, settings.repeats):
+    for repeat in range(1, settings.nested_repeats):
         if progress is not None:
-            progress("repeated nested cross-validation", repeat / settings.repeats)
+            progress("repeated nested cross-validation", repeat / settings.nested_repeats)
         seed = settings.seed + 1000 * repeat
         again = develop(training, stratified_folds(training.y, settings.n_folds, seed), settings)
         for kind, fit in again.crossfits.items():

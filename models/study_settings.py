@@ -29,7 +29,7 @@ class StudySettings(BaseModel):
     (``models.selection.robustness``), which does nothing without repeated segmentations or a robustness table.
     ``harmonisation`` brings scanners to one location and spread in front of selection, learnt in each fold; a
     scanner that training does not have is left ``as_is``, or ``refuse``d. ``ablation`` asks what each sequence,
-    structure, family and source is worth on held-out patients. ``repeats`` of nested cross-validation and
+    structure, family and source is worth on held-out patients. ``nested_repeats`` and
     ``leave_one_site_out`` each cost a training a time, and change no signature. ``n_jobs`` spreads work over
     processes and never changes a result.
     """
@@ -58,7 +58,7 @@ class StudySettings(BaseModel):
 
     harm_ratio: float = Field(default=3.0, gt=0.0)
     ablation: bool = True
-    repeats: int = Field(default=1, ge=1, le=100)
+    nested_repeats: int = Field(default=1, ge=1, le=100)
     leave_one_site_out: bool = False
 
     # permuted outcomes

@@ -35,7 +35,9 @@ def register(app: typer.Typer) -> None:
 
 def study(
     session: Session,
-    outcome: Annotated[Path, typer.Option(help="patient_id, outcome (0/1), cohort (training, …), optionally site.")],
+    outcome: Annotated[
+        Path, typer.Option(help="patient_id, outcome (0/1), cohort (training, …); optionally site, scanner, incident.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder the results are written to; made if absent.")],
     radiomics: Table = None,
     deep: Table = None,
@@ -50,6 +52,14 @@ def study(
     permutations: Annotated[int | None, typer.Option(min=0, help="Permuted-outcome runs.  [default: 20]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.  [default: 0]")] = None,
     grid: Annotated[Literal["quick", "standard"] | None, typer.Option(help="Grids.  [default: standard]")] = None,
+    harmonisation: Annotated[
+        Literal["none", "combat"] | None,
+        typer.Option(help="Scanners brought together in front of selection.  [default: none]"),
+    ] = None,
+    nested_repeats: Annotated[
+        int | None, typer.Option(min=1, help="Nested cross-validation, so many times.  [default: 1]")
+    ] = None,
+    leave_one_site_out: Annotated[bool, typer.Option(help="Judge each training site by the others as well.")] = False,
     pdf: Pdf = False,
 ) -> None:
     """Run the study's whole protocol on feature tables.
@@ -64,7 +74,16 @@ def study(
     from models.study_tables import from_files
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=bool(repeats or robustness))
-    chosen = StudySettings(seed=settings.seed, grid=settings.grid, permutations=settings.permutations, **filters)
+    options = {"harmonisation": harmonisation, "nested_repeats": nested_repeats}
+    asked = {name: value for name, value in options.items() if value is not None}
+    chosen = StudySettings(
+        seed=settings.seed,
+        grid=settings.grid,
+        permutations=settings.permutations,
+        leave_one_site_out=leave_one_site_out,
+        **filters,
+        **asked,
+    )
     tables = from_files(
         radiomics=radiomics,
         deep=deep,

@@ -22,7 +22,7 @@ def tables():
 
 @pytest.fixture(scope="module")
 def more(tables):
-    return run_study(tables, small_settings(**FIXED, repeats=2, leave_one_site_out=True))
+    return run_study(tables, small_settings(**FIXED, nested_repeats=2, leave_one_site_out=True))
 
 
 def test_both_stand_beside_the_same_signature(tables, more):
