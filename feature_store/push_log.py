@@ -21,6 +21,7 @@ import pyarrow.dataset as pads
 
 from feature_store.delta import DeltaLog, TransactionTaken
 from feature_store.errors import StoreError
+from feature_store.files import reading
 from feature_store.heads import FEW_FILES
 from feature_store.rows import row_hashes
 from feature_store.schemas import PUSHES
@@ -47,7 +48,9 @@ class PushLog:
                 last = len(self._rows)
                 newer = files.dataset(above=("sequence", last))
                 few = len(newer.files) <= FEW_FILES
-                new = newer.to_table(filter=pads.field("sequence") > last, use_threads=not few).sort_by("sequence")
+                with reading():
+                    new = newer.to_table(filter=pads.field("sequence") > last, use_threads=not few)
+                new = new.sort_by("sequence")
                 new = _once(new)
                 if new["sequence"].to_pylist() != list(range(last + 1, last + len(new) + 1)):
                     raise StoreError(

@@ -77,8 +77,9 @@ class IngestHandler:
         self.quality = StoredQuality(store)
 
     def whose(self, case_dir: Path, site: str) -> tuple[str, str]:
-        """Patient (as the store knows them) and case id of a folder. Raises ManifestError, AccessDenied."""
+        """Patient (as the store knows them) and case id. Raises ManifestError, AccessDenied, PatientErased."""
         manifest = self._ours(read_manifest(case_dir)[0], site)
+        self._store.admit(site, manifest.patient_id)
         return manifest.patient_id, manifest.case_id
 
     def ingest_folder(self, case_dir: Path, site: str) -> CaseReceipt:

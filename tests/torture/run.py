@@ -54,8 +54,7 @@ def torture(
         time.sleep(random_.uniform(0, 0.4))
         at = random_.randrange(len(roles))
         # nearly all have done something whole before, which then must not be lost
-        begun = len(_lines(folder / f"{victims[at].pid}.jsonl")) > 1
-        if not begun and victims[at].exitcode is None and random_.random() < 0.98:
+        if not _spoke(folder, victims[at]) and random_.random() < 0.98:
             continue
         if victims[at].exitcode is None:
             os.kill(victims[at].pid, signal.SIGKILL)
@@ -66,7 +65,7 @@ def torture(
         if sum(killed.values()) % 25 == 0:
             say(f"{sum(killed.values())} kills after {time.monotonic() - start:.0f} s")
     last_word = time.monotonic() + 60
-    while not all(_lines(folder / f"{process.pid}.jsonl") for process in victims) and time.monotonic() < last_word:
+    while not all(_spoke(folder, process) for process in victims) and time.monotonic() < last_word:
         time.sleep(0.2)  # those who were started last have their say as well
     died += [process.name for process in (*victims, *watching) if not process.is_alive()]
     for process in (*victims, *watching):
@@ -155,6 +154,11 @@ def _start(role: Callable[[str, str, int], None], uri: str, folder: Path, number
     process = SPAWN.Process(target=role, args=(uri, str(folder), number), name=role.__name__, daemon=True)
     process.start()
     return process
+
+
+def _spoke(folder: Path, process: Any) -> bool:
+    """Whether it has done something whole, or is dead."""
+    return process.exitcode is not None or len(_lines(folder / f"{process.pid}.jsonl")) > 1
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
