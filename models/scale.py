@@ -44,7 +44,7 @@ def fit_scale(scores: Floats, y: Outcome) -> Scale:
     return _without(_prevalence_logit(y), _platt(scores, y))
 
 
-SLOPE_SD = 0.25
+SLOPE_SD = 0.1
 """How far the second scale may be expected to lie from 1 before the patients say otherwise."""
 
 
@@ -54,7 +54,7 @@ def fit_calibration(logits: Floats, y: Outcome) -> Scale:
     These log-odds are calibrated but for the optimism of the choice of classifier and grid point, so that the slope
     is near 1. They come from K models on K scales fitted on fewer patients, and a slope fitted on them freely is
     too flat for the final model, the more so the fewer patients there are (decision 017). It is drawn towards 1 by a
-    normal prior with an SD of 0.25, which a few hundred patients outweigh.
+    normal prior with an SD of 0.1, which thousands of patients outweigh.
     """
     return _platt(logits, y, SLOPE_SD)
 
