@@ -13,7 +13,6 @@ import SimpleITK as sitk
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import generate_uid
 
 from tests.pipelines.imaging.dicom_folder import AXIAL, SAGITTAL, Tags, slice_dataset
 from tests.pipelines.imaging.mask_files import contours_of, source_slices, structure_set
@@ -128,13 +127,14 @@ def real_ct(shared_data: Path, patient: str = "SECRET-REAL") -> list[Dataset]:
     slices = source_slices(folder / "series")
     for one in slices:
         one.PatientID, one.PatientName = patient, "SECRET^REAL"
+        one.StudyInstanceUID, one.SeriesInstanceUID = "1.2.9", "1.2.9.1"  # empty in the files
     mask = sitk.DICOMOrient(sitk.ReadImage(str(folder / "seg.nii.gz")), "LPS")
     voxels, numbers = sitk.GetArrayFromImage(mask), (32, 33, 86, 87)
     labels = np.zeros(voxels.shape, np.uint8)
     for new, old in enumerate(numbers, start=1):
         labels[voxels == old] = new
     names = ["vertebrae_T12", "vertebrae_T11", "autochthon_left", "autochthon_right"]
-    return [*slices, segmentation(slices, labels, names, generate_uid())]
+    return [*slices, segmentation(slices, labels, names, "1.2.9.77")]
 
 
 def as_file(dataset: Dataset) -> bytes:

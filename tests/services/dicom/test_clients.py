@@ -49,7 +49,7 @@ class Sent:
     def by_storescu(self, study: list[Dataset]) -> None:
         files = write_files(study, self.folder / "files")
         peer = ["-aet", "STORESCU", "-aec", "ASDEG", "127.0.0.1", str(self.port)]
-        command = ["storescu", "-v", "-xv", *peer, *map(str, files)]  # JPEG 2000 goes as it is
+        command = ["storescu", "-v", "-R", "-xv", *peer, *map(str, files)]  # what it needs, JPEG 2000 as it is
         sent = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert sent.returncode == 0, sent.stderr
         assert (sent.stdout + sent.stderr).count("Success") == len(files)
