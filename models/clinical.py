@@ -31,7 +31,8 @@ def select_clinical(columns: ClinicalColumns, rows: Ints, y: Outcome, alpha: flo
     Variables with p < ``alpha`` alone enter one multivariable model; those with p < ``alpha`` in it are
     selected (Wald tests; a categorical variable is tested as a whole, and enters as a whole). The table shows
     the multivariable odds ratio where a variable entered that model and the univariable one elsewhere. A
-    numeric variable's odds ratio is per unit. Where the outcomes are separated, Firth's penalised likelihood.
+    numeric variable's odds ratio is per unit. ``univariable`` has the figures of each term alone beside it. Where
+    the outcomes are separated, Firth's penalised likelihood.
     """
     encoder = ClinicalEncoder.fit(columns, rows)
     x = encoder.transform(columns, rows)
@@ -46,7 +47,9 @@ def select_clinical(columns: ClinicalColumns, rows: Ints, y: Outcome, alpha: flo
     for name, terms in indices.items():
         model, label = (together, "multivariable") if name in entered else (univariable[name], "univariable")
         for term in terms:
-            table.append({**_row(encoder.terms[term], model, term), "selected": name in selected, "model": label})
+            shown = {**_row(encoder.terms[term], model, term), "selected": name in selected, "model": label}
+            alone = _row(encoder.terms[term], univariable[name], term)
+            table.append({**shown, "univariable": {key: alone[key] for key in ("odds_ratio", "ci", "p")}})
     return ClinicalSelection(encoder.only(selected), selected, table)
 
 

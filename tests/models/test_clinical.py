@@ -55,6 +55,21 @@ def test_selection_is_univariable_then_multivariable() -> None:
     assert (rows["bmi"]["selected"], rows["bmi"]["model"]) == (False, "univariable")
 
 
+def test_the_table_has_every_variable_alone_as_well() -> None:
+    """Two variables that say the same: alone each tells, together neither has to."""
+    rng = np.random.default_rng(3)
+    y = (np.arange(120) % 2).astype(np.int64)
+    first = y + rng.normal(size=120)
+    frame = pd.DataFrame({"first": first, "second": first + 0.1 * rng.normal(size=120)})
+    columns = ClinicalColumns.from_frame(frame, np.arange(120))
+    for row in select_clinical(columns, np.arange(120), y).table:
+        theirs = sm.Logit(y, np.column_stack([np.ones(120), frame[row["variable"]]])).fit(disp=0)
+        assert row["univariable"]["odds_ratio"] == pytest.approx(np.exp(theirs.params[1]), rel=1e-5)
+        assert row["univariable"]["p"] == pytest.approx(theirs.pvalues[1], rel=1e-4)
+        assert row["model"] == "multivariable"
+        assert row["p"] > row["univariable"]["p"]
+
+
 def test_separation_is_survived_by_firths_penalty() -> None:
     y = np.arange(30) % 2
     separated = fit_logistic(y[:, None].astype(float), y)
