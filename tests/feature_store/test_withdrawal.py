@@ -144,7 +144,11 @@ def test_what_used_a_case_before_it_was_corrected_is_named(folder_store: Feature
     store.push({"scores": [late]}, kind="scores", source="x")
     (found,) = touched(store.snapshot())
     assert (found.change, found.case_id, found.reason) == ("corrected", "case-a-p1", "another clinical, rois")
-    assert (found.scores, found.cohorts, found.runs) == (1, ("study v1",), ("r1",))  # the later score is of the new case
+    assert (found.scores, found.cohorts, found.runs) == (
+        1,
+        ("study v1",),
+        ("r1",),
+    )  # the later score is of the new case
     assert (found.signatures, found.nets) == (("abc",), ("vit_small-99999999",))
     # another outcome than the cohort was frozen with
     store.push({"labels": [label("p2", 1 - label_of(store, "p2"))]}, kind="outcome", source="a")
