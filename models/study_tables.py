@@ -158,6 +158,7 @@ def from_store(
     from feature_store.cohorts import load_cohort
     from feature_store.retrieval import clinical_table, training_table
 
+    frozen = load_cohort(snapshot, cohort, version)
     radiomics = training_table(snapshot, cohort, feature_sets, version=version) if feature_sets else None
     deep = training_table(snapshot, cohort, encoders, version=version, in_sample=in_sample) if encoders else None
     given = deep or radiomics
@@ -170,7 +171,7 @@ def from_store(
         names = [c for c in variables.columns if c not in (*PATIENT_COLUMNS, "case_id") and variables[c].notna().any()]
         variables = variables[names] if names else None
     dropped = int((~known).sum())
-    members = load_cohort(snapshot, cohort, version).members
+    members = frozen.members
     kept_keys = pd.MultiIndex.from_frame(given.patients.loc[known, ["site", "patient_id"]])
     rows = pd.MultiIndex.from_frame(members[["site", "patient_id"]]).isin(kept_keys)
 
@@ -185,6 +186,7 @@ def from_store(
         radiomics=kept(radiomics.features) if radiomics else None,
         deep=kept(deep.features) if deep else None,
         clinical=kept(variables),
+        reads=_stored_reads(snapshot.at(frozen.as_of), patients),
         warnings=(
             *((f"{dropped} patients of the cohort have no outcome yet and are left out.",) if dropped else ()),
             *((sentence(said),) if said else ()),
@@ -192,6 +194,17 @@ def from_store(
         in_sample=said,
         sources={"cohort": cohort, "feature_sets": ",".join(feature_sets), "encoders": ",".join(encoders)},
     )
+
+
+def _stored_reads(view: Snapshot, patients: pd.DataFrame) -> pd.DataFrame | None:
+    """Surgeons' readings of these patients, columns A, B, C (NaN where there is none); None without any."""
+    sites = sorted(set(patients["site"]))
+    found = view.table("surgeon_reads", where={"site": sites}).to_pandas()
+    found = found[found["surgeon"].isin(READERS)]
+    wide = found.pivot(index=["site", "patient_id"], columns="surgeon", values="prediction").astype("float64")
+    keys = pd.MultiIndex.from_frame(patients[["site", "patient_id"]])
+    reads = wide.reindex(index=keys, columns=[reader for reader in READERS if reader in wide]).reset_index(drop=True)
+    return reads if reads.notna().to_numpy().any() else None
 
 
 def from_files(

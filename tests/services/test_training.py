@@ -21,6 +21,7 @@ from services.scoring.handler import ScoringHandler
 from services.scoring.score_log import ScoreLog
 from services.selection.handler import SelectionHandler
 from services.selection.messages import SelectRequest
+from services.study_inputs import StudyInputs
 from services.training.handler import TrainingHandler
 from services.training.messages import TrainRequest
 from services.training.releases import Releases
@@ -230,3 +231,28 @@ def test_release_rollback_recall_decide_who_answers(trained: Trained, scoring: S
     assert {entry.kind for entry in history if entry.current} == {"rad", "dl"}
     releases.release(run_id, by="tests")
     assert scoring.readiness().signatures == newer
+
+
+# --- surgeons ----------------------------------------------------------------------------------
+def test_surgeons_readings_of_the_store_stand_beside_its_patients(tmp_path: Path) -> None:
+    store = study_store(tmp_path / "store", patients=6)
+    reads = [
+        {"site": "a", "patient_id": "a000", "surgeon": "A", "prediction": 1},
+        {"site": "a", "patient_id": "a002", "surgeon": "B", "prediction": 0},
+        {"site": "b", "patient_id": "b000", "surgeon": "A", "prediction": 0},
+        {"site": "a", "patient_id": "nobody", "surgeon": "A", "prediction": 1},
+    ]
+    before = StudyInputs.freeze(store, COHORT, STUDY)
+    assert before.tables(store).reads is None
+    store.push({"surgeon_reads": reads}, kind="reads", source="tests")
+    assert before.tables(store).reads is None  # the frozen cohort stays as it was
+    store.push(
+        {"labels": [examples.label("a000", 1, "a")]}, kind="outcome", source="tests"
+    )  # so that it is frozen anew
+    tables = StudyInputs.freeze(store, COHORT, STUDY).tables(store)
+    assert tables.reads is not None
+    found = tables.patients[["patient_id"]].join(tables.reads).set_index("patient_id")
+    assert found.loc["a000", "A"] == 1.0
+    assert found.loc["a002", "B"] == 0.0
+    assert found.loc["b000", "A"] == 0.0
+    assert found.notna().to_numpy().sum() == 3
