@@ -109,7 +109,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
         choice = recommend(predictions)
         metrics["recommendation"] = None if choice is None else choice._asdict()
         warnings.extend([*development.warnings, *sentences(checks, CALLED)])
-        figures = figure_data(development, patients, settings, permuted[1], study.flow)
+        figures = figure_data(development, patients, settings, permuted[1], study.flow, study.sources)
     return StudyResult(
         settings=settings,
         signatures=development.signatures,

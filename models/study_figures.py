@@ -23,12 +23,22 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 
+FROM_STORE = {
+    "cohort": "Cohort",
+    "rule": "Outcome rule",
+    "feature_sets": "Feature sets",
+    "encoders": "Encoders",
+}
+"""What the tables of a store say of themselves, in words; tables from files say nothing."""
+
+
 def figure_data(
     development: Development,
     patients: StudyPatients,
     settings: StudySettings,
     permuted_aucs: Sequence[float],
     flow: Mapping[str, int],
+    sources: Mapping[str, str],
 ) -> dict[str, Any]:
     """Paths, filters, importances, choices, permuted AUCs, the flow of patients and the facts of the run."""
     signs = {kind: s for kind, s in development.signatures.items() if isinstance(s, Signature)}
@@ -45,6 +55,7 @@ def figure_data(
         "permuted_aucs": [float(value) for value in permuted_aucs],
         "flow": flow_steps(flow, patients.partition),
         "facts": {
+            **{FROM_STORE[name]: text for name, text in sources.items() if text},
             "Seed": str(settings.seed),
             "Settings": settings.hash(),
             "Folds": f"{settings.n_folds} outer, the others inner",

@@ -192,7 +192,12 @@ def from_store(
             *((sentence(said),) if said else ()),
         ),
         in_sample=said,
-        sources={"cohort": cohort, "feature_sets": ",".join(feature_sets), "encoders": ",".join(encoders)},
+        sources={
+            "cohort": f"{frozen.name}, version {frozen.version}",
+            "rule": frozen.rule,
+            "feature_sets": ", ".join(feature_sets),
+            "encoders": ", ".join(encoders),
+        },
     )
 
 

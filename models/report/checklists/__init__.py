@@ -21,8 +21,8 @@ FILES = ("tripod_ai", "clear", "metrics")
 class Item(BaseModel):
     """One line of a checklist file. Exactly one of ``there``, ``software``, ``unknown``, ``not_applicable``.
 
-    ``there``: paths into the records, all of which must lead to something (``*``: any key), and ``where`` in the
-    report it stands; else ``otherwise`` ``because``. ``software``: met by asdeg itself, and how.
+    ``there``: paths into the records, all of which must lead to something (``*``: any key or entry), and ``where``
+    in the report it stands; else ``otherwise`` ``because``. ``software``: met by asdeg itself, and how.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,7 +101,10 @@ def _found(value: Any, path: Sequence[str]) -> Iterator[bool]:
     if not path:
         yield value is not None and value is not False and (not hasattr(value, "__len__") or len(value) > 0)
         return
-    if isinstance(value, Mapping):
+    if isinstance(value, (list, tuple)) and path[0] == "*":
+        for entry in value:
+            yield from _found(entry, path[1:])
+    elif isinstance(value, Mapping):
         keys = list(value) if path[0] == "*" else [path[0]]
         for key in keys:
             if key in value:
