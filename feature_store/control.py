@@ -1,7 +1,8 @@
-"""The control database: case states, leases, credentials, the write-ahead log of scores; the audit log beside them.
+"""The control database: case states, credentials, the write-ahead log of scores; what else is in it, beside it.
 
 SQLite in the store's folder by default (write-ahead journal, so readers never wait), PostgreSQL by URL.
-Every change is one statement, or made :meth:`alone`, so no two processes can interleave.
+Every change is one statement, or made :meth:`alone`, so no two processes can interleave. Leases, uploads, schedules,
+the audit log and how far runs are have modules of their own.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, create_engine, delete, event, inspect, or_, select, text
+from sqlalchemy import ColumnElement, Table, create_engine, delete, event, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from feature_store.control_tables import Base, CaseEventRow, CaseRow, CredentialRow, LeaseRow, ScoreRow
+from feature_store.control_tables import Base, CaseEventRow, CaseRow, CredentialRow, ScoreRow
 from feature_store.errors import Conflict, StoreError, UsageError
 from feature_store.location import Location
 from feature_store.migrations import newest
@@ -65,28 +66,6 @@ class Credential:
     site: str | None
 
 
-class Lease:
-    """True while held. As a context it is given back at the end."""
-
-    def __init__(self, control: ControlDatabase, name: str, holder: str, held: bool) -> None:
-        self._control, self._name, self._holder, self.held = control, name, holder, held
-
-    def __bool__(self) -> bool:
-        return self.held
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Give it back before it runs out."""
-        if self.held:
-            self._control.release_lease(self._name, self._holder)
-            self.held = False
-
-
 class ControlDatabase:
     """Open with :meth:`open`; may be shared by threads, not across ``fork``."""
 
@@ -123,7 +102,7 @@ class ControlDatabase:
         now = time.time()
         row = {"patient_id": patient_id, "state": state, "reasons": list(reasons), "changed_at": now}
         with self.writing() as connection:
-            _upsert(connection, CaseRow, {"site": site, "case_id": case_id}, row)
+            upsert(connection, CaseRow, {"site": site, "case_id": case_id}, row)
             _note(connection, site, case_id, state, reasons, now)
 
     def note_case(self, site: str, patient_id: str, case_id: str, state: str) -> None:
@@ -132,7 +111,7 @@ class ControlDatabase:
         row = {"patient_id": patient_id, "state": state, "reasons": [], "changed_at": now}
         with self.writing() as connection:
             withdrawn = CaseRow.state == "withdrawn"
-            _upsert(connection, CaseRow, {"site": site, "case_id": case_id}, row, only_where=withdrawn)
+            upsert(connection, CaseRow, {"site": site, "case_id": case_id}, row, only_where=withdrawn)
             _note(connection, site, case_id, state, [], now)
 
     def case_history(self, site: str, case_id: str) -> list[CaseEvent]:
@@ -158,21 +137,6 @@ class ControlDatabase:
         with self.reading() as connection:
             rows = connection.execute(query).mappings().all()
         return [CaseState(**{**row, "reasons": tuple(row["reasons"])}) for row in rows]
-
-    # --- leases --------------------------------------------------------------------------------
-    def lease(self, name: str, holder: str, seconds: float) -> Lease:
-        """Take, or by the same holder prolong, the right to do ``name``; falsy where another holds it."""
-        now = time.time()
-        free = or_(LeaseRow.expires_at < now, LeaseRow.holder == holder)
-        with self.writing() as connection:
-            row = {"holder": holder, "expires_at": now + seconds}
-            held = _upsert(connection, LeaseRow, {"name": name}, row, only_where=free) > 0
-        return Lease(self, name, holder, held)
-
-    def release_lease(self, name: str, holder: str) -> None:
-        """Give back; nothing happens where another holds it by now."""
-        with self.writing() as connection:
-            connection.execute(delete(LeaseRow).where(LeaseRow.name == name, LeaseRow.holder == holder))
 
     # --- credentials ---------------------------------------------------------------------------
     def add_credential(self, name: str, role: str, site: str | None = None) -> str:
@@ -213,7 +177,7 @@ class ControlDatabase:
         """Keep one row of `scores`; on disk when this returns. The same score_id again changes nothing."""
         kept = json.dumps(dict(row), default=_as_json)
         with self.writing() as connection:
-            _upsert(connection, ScoreRow, {"score_id": str(row["score_id"])}, {"row": kept})
+            upsert(connection, ScoreRow, {"score_id": str(row["score_id"])}, {"row": kept})
 
     def unflushed_scores(self, limit: int = 1000) -> list[dict[str, Any]]:
         """The oldest logged rows, as the table `scores` takes them."""
@@ -336,7 +300,7 @@ def _note(connection: Connection, site: str, case_id: str, state: str, reasons: 
     connection.execute(_table(CaseEventRow).insert().values(event))
 
 
-def _upsert(
+def upsert(
     connection: Connection,
     model: type[Base],
     key: Mapping[str, Any],

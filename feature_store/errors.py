@@ -39,11 +39,13 @@ The tree (each leaf says what is wrong and what to do about it):
     ├── Conflict                   contradicts what is stored                          HTTP 409
     │   ├── PatientErased          a patient who was erased comes back only by consent
     │   ├── PartitionConflict      a patient's partition is given once, for ever
+    │   ├── LeaseLost              another may have taken over what this process was at
     │   └── RunCancelled           somebody asked for the run to stop
     ├── TooMuchAtOnce              more than a site may ask or leave lying at once     HTTP 429
     ├── AccessDenied               a role that may not, or another site's data         HTTP 403
     │   └── KeyRefused             no key, or one that nobody has                      HTTP 401
     ├── ExtractionError            an ROI whose features could not be computed         HTTP 500
+    ├── WorkerLost                 processes that carried out a part of a run died     HTTP 500
     └── StoreError                 the store cannot keep or find what it should        HTTP 500
         ├── SchemaError            rows that do not have the table's columns at all
         ├── StoreNotFound          no store at that address
@@ -237,6 +239,10 @@ class PartitionConflict(Conflict):
     """A patient's partition is given once, for ever."""
 
 
+class LeaseLost(Conflict):
+    """Another process may have taken over the work that this one was at; it has committed nothing since."""
+
+
 class TooMuchAtOnce(AsdegError):
     """More than a site may ask for, or leave lying in the inbox, at once; later it may."""
 
@@ -255,6 +261,10 @@ class KeyRefused(AccessDenied):
 
 class ExtractionError(AsdegError):
     """An ROI whose features could not be computed."""
+
+
+class WorkerLost(AsdegError):
+    """The processes that carried out a part of a run died, as often as it was tried."""
 
 
 class StoreError(AsdegError):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
 from feature_store.control import ControlDatabase
+from feature_store.leases import KeptLease, Leases
 from infra.background import BEHIND_THE_DOOR_CPUS, house_of
 from infra.settings import Settings
 
@@ -30,7 +29,7 @@ class ExtractionWorker:
 
     def __init__(self, settings: Settings, control: ControlDatabase) -> None:
         self._settings, self._control = settings, control
-        self._holder = uuid.uuid4().hex
+        self._leases = Leases(control)
         self._tried: set[tuple[str, float]] = set()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="extraction")
@@ -58,22 +57,18 @@ class ExtractionWorker:
         if not found - self._tried:
             return
         sites = sorted({case.site for case in cases if (case.case_id, case.changed_at) not in self._tried})
-        with self._control.lease(LEASE, self._holder, LEASE_S) as lease:
-            if lease and self._extract(sites):
+        with self._leases.keep(LEASE, LEASE_S) as lease:
+            if lease and self._extract(sites, lease):
                 self._tried = found
 
-    def _extract(self, sites: Sequence[str]) -> bool:
+    def _extract(self, sites: Sequence[str], lease: KeptLease) -> bool:
         """Whether a run went to its end; it is given up where the lease is lost or the worker stops."""
         import ray
 
         task = ray.remote(num_cpus=BEHIND_THE_DOOR_CPUS, max_retries=0)(_extract)
         reference = task.remote(self._settings.model_dump(), list(sites))
-        prolonged, ours = time.monotonic(), True
         while not ray.wait([reference], timeout=0.5)[0]:
-            if time.monotonic() - prolonged > LEASE_S / 3:
-                prolonged = time.monotonic()
-                ours = bool(self._control.lease(LEASE, self._holder, LEASE_S))
-            if self._stopped.is_set() or not ours:
+            if self._stopped.is_set() or lease.lost:
                 ray.cancel(reference, force=True)
                 return False
         ray.get(reference)

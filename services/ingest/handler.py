@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,9 +83,13 @@ class IngestHandler:
         self._store.admit(site, manifest.patient_id)
         return manifest.patient_id, manifest.case_id
 
-    def ingest_folder(self, case_dir: Path, site: str) -> CaseReceipt:
-        """Store the case of a folder, as :meth:`ingest_reading` does."""
-        return self.ingest_reading(read_case(case_dir), site)
+    def ingest_folder(
+        self, case_dir: Path, site: str, before_it_is_kept: Callable[[], None] = lambda: None
+    ) -> CaseReceipt:
+        """Store the case of a folder, as :meth:`ingest_reading` does; ``before_it_is_kept`` may stop that."""
+        reading = read_case(case_dir)
+        before_it_is_kept()
+        return self.ingest_reading(reading, site)
 
     def ingest_reading(self, reading: CaseReading, site: str) -> CaseReceipt:
         """Store one case. What cannot be used comes back as findings; the rest is stored in one push.

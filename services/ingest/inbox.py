@@ -20,8 +20,9 @@ from typing import BinaryIO
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from feature_store.control import ControlDatabase, Lease
+from feature_store.control import ControlDatabase
 from feature_store.errors import ArchiveError, ArchiveTooLarge, ChecksumMismatch, Conflict, StoreError
+from feature_store.leases import Lease, Leases
 from feature_store.uploads import OPEN, Upload, UploadBook
 from services.ingest.archive import Limits
 
@@ -47,7 +48,7 @@ class Inbox:
         """``quota``: bytes one site's uploads may take at once; ``hours``: how long an unfinished one is kept."""
         self.folder, self.limits, self.quota, self.hours = folder, limits, quota, hours
         self.book = UploadBook(control)
-        self._control = control
+        self._leases = Leases(control)
 
     def begin(self, site: str, sender: str, length: int | None = None, sha256: str | None = None) -> Upload:
         """A new upload; or the site's own unfinished one, where it is declared to become the same bytes.
@@ -113,7 +114,7 @@ class Inbox:
 
     def prolong(self, upload: Upload, holder: str) -> Lease:
         """The right to append, for a few more seconds. Raises Conflict where another request has it."""
-        lease = self._control.lease(f"upload:{upload.upload_id}", holder, LEASE_S)
+        lease = self._leases.take(f"upload:{upload.upload_id}", holder, LEASE_S)
         if not lease:
             raise Conflict(
                 "Another request is sending to this upload.", action="Ask for its offset in a few seconds, and go on."

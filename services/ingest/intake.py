@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import secrets
 import shutil
-import threading
 import time
 from collections.abc import Callable
 
 import structlog
 
 from feature_store.control import CaseState, ControlDatabase
-from feature_store.errors import AsdegError, ChecksumMismatch, Conflict, InputError, StoreError
+from feature_store.errors import AsdegError, ChecksumMismatch, Conflict, InputError, LeaseLost, StoreError
+from feature_store.leases import KeptLease, Leases
 from feature_store.snapshot import Snapshot
 from feature_store.software import software_version
 from feature_store.store import FeatureStore
@@ -35,7 +34,6 @@ log = structlog.get_logger(__name__)
 MOST_ATTEMPTS = 3
 """A case whose reading brought its process down so often is given up."""
 LEASE_S = 20.0
-PROLONG_S = 5.0
 
 
 class Intake:
@@ -45,6 +43,7 @@ class Intake:
         self.inbox = inbox
         self._book = inbox.book
         self._handler, self._store, self._control = handler, store, control
+        self._leases = Leases(control)
         self.wake: Callable[[], None] = lambda: None
         """Called when there is something to carry out; whoever does that sets it."""
 
@@ -56,24 +55,22 @@ class Intake:
         for what cannot become a case of the site; the upload is refused then and its bytes are gone. Conflict where
         another request or process is at it, or was.
         """
-        name, holder = f"accept:{upload.upload_id}", secrets.token_hex(8)
-        with self._control.lease(name, holder, LEASE_S) as lease:
+        with self._leases.keep(f"accept:{upload.upload_id}", LEASE_S) as lease:
             if not lease:
                 raise Conflict("The upload is being unpacked.", action="Ask in a moment which case it became.")
-            with _Prolonged(lambda: self._control.lease(name, holder, LEASE_S)):
-                upload = self._book.get(upload.upload_id)
-                if upload.state != COMPLETE:
-                    raise Conflict("The upload was accepted or refused by now.", action="Ask what it became.")
-                try:
-                    return self._accept(upload)
-                except StoreError:
-                    raise
-                except AsdegError as error:
-                    self._book.finish(upload, REFUSED, _answer(error))
-                    self.inbox.discard(upload)
-                    raise
+            upload = self._book.get(upload.upload_id)
+            if upload.state != COMPLETE:
+                raise Conflict("The upload was accepted or refused by now.", action="Ask what it became.")
+            try:
+                return self._accept(upload, lease)
+            except (StoreError, LeaseLost):
+                raise
+            except AsdegError as error:
+                self._book.finish(upload, REFUSED, _answer(error))
+                self.inbox.discard(upload)
+                raise
 
-    def _accept(self, upload: Upload) -> Ticket:
+    def _accept(self, upload: Upload, lease: KeptLease) -> Ticket:
         packed = self.inbox.packed(upload)
         digest = sha256_of(packed)
         if upload.sha256 not in (None, digest):
@@ -89,6 +86,7 @@ class Intake:
         case_dir = unpack_case(packed, unpacked, self.inbox.limits)
         patient_id, case_id = self._handler.whose(case_dir, upload.site)
         size = on_disk(unpacked)
+        lease.check()
         self._control.note_case(upload.site, patient_id, case_id, RECEIVED)
         upload = self._book.accept(upload, case_id, digest, size)
         packed.unlink(missing_ok=True)
@@ -134,18 +132,17 @@ class Intake:
         """Read and push what was accepted of a case, oldest first; False where another process is at it.
 
         What cannot be used ends the upload as done with the state `rejected` and reasons; where the store refuses, it
-        is tried again later (StoreError is raised).
+        is tried again later (StoreError is raised). Raises LeaseLost where another process may have taken it over.
         """
-        holder = secrets.token_hex(8)
-        with self._control.lease(f"case:{case_id}", holder, LEASE_S) as lease:
+        with self._leases.keep(f"case:{case_id}", LEASE_S) as lease:
             if not lease:
                 return False
-            with _Prolonged(lambda: self._control.lease(f"case:{case_id}", holder, LEASE_S)):
-                for upload in self._book.in_state(RECEIVED, case_id):
-                    self._carry_out(upload)
+            for upload in self._book.in_state(RECEIVED, case_id):
+                lease.check()
+                self._carry_out(upload, lease)
         return True
 
-    def _carry_out(self, upload: Upload) -> None:
+    def _carry_out(self, upload: Upload, lease: KeptLease) -> None:
         if upload.attempts >= MOST_ATTEMPTS:
             receipt = self._rejected(
                 upload,
@@ -158,9 +155,10 @@ class Intake:
             upload = self._book.try_again(upload, upload.attempts + 1)
             try:
                 case_dir = case_folder(self.inbox.of(upload) / "case")
-                receipt = self._handler.ingest_folder(case_dir, upload.site)
-            except StoreError:
-                self._book.try_again(upload, upload.attempts - 1)  # it is not the case's fault
+                receipt = self._handler.ingest_folder(case_dir, upload.site, before_it_is_kept=lease.check)
+            except (StoreError, LeaseLost):
+                with contextlib.suppress(Conflict):  # whoever has it now may be done
+                    self._book.try_again(upload, upload.attempts - 1)  # it is not the case's fault
                 raise
             except AsdegError as error:
                 receipt = self._rejected(upload, error)
@@ -204,22 +202,3 @@ def _held(snapshot: Snapshot, state: CaseState) -> str:
 
 def _answer(error: AsdegError) -> dict[str, str]:
     return {"error": error.code, "message": error.message, "action": error.action, "file": error.file}
-
-
-class _Prolonged:
-    """A lease is prolonged in a thread while the block runs."""
-
-    def __init__(self, prolong: Callable[[], object]) -> None:
-        self._prolong, self._done = prolong, threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._done.wait(PROLONG_S):
-            self._prolong()

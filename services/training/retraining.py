@@ -9,12 +9,6 @@ that follow from it are one push, so neither is ever half made.
 from __future__ import annotations
 
 import json
-import os
-import socket
-import threading
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +16,8 @@ from typing import Any
 import structlog
 
 from feature_store.control import ControlDatabase
-from feature_store.errors import Conflict, StoreError
+from feature_store.errors import StoreError
+from feature_store.leases import Leases
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
 from models.evaluation.gates import Gate
@@ -61,11 +56,11 @@ class Retraining:
     def retrain(self, request: RetrainRequest, *, by: str, progress: Progress | None = None) -> RetrainAnswer:
         """Do what there is to do and say what it was.
 
-        Raises what freezing and training raise (NotReady, TooFewPatients, SettingsError, …), and Conflict where
-        the lease was lost to another process in the middle (this process was asleep for longer than it lasts).
+        Raises what freezing and training raise (NotReady, TooFewPatients, SettingsError, …), and LeaseLost where
+        another process may have taken over in the middle (this one was asleep for longer than the lease lasts).
         """
-        with self._held() as lease:
-            if lease is None:
+        with Leases(self._control).keep(LEASE, self._lease_s) as lease:
+            if not lease:
                 return RetrainAnswer(decision="busy", reason="Another retraining of this store is under way.")
             self._bury_the_dead()
             train = TrainRequest(cohort=request.cohort, study=request.study)
@@ -170,46 +165,3 @@ class Retraining:
         if not passed:
             return [], f"Nothing was released.{behind}"
         return passed, f"Every gate holds for {', '.join(passed)}.{behind}"
-
-    @contextmanager
-    def _held(self) -> Iterator[_Kept | None]:
-        """The lease, prolonged by a thread for as long as the work goes on; None where another holds it."""
-        holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        lease = self._control.lease(LEASE, holder, self._lease_s)
-        if not lease:
-            yield None
-            return
-        kept = _Kept(self._control, holder, self._lease_s)
-        kept.start()
-        try:
-            yield kept
-        finally:
-            kept.stop()
-            lease.release()
-
-
-class _Kept(threading.Thread):
-    """Prolongs the lease three times before it could run out."""
-
-    def __init__(self, control: ControlDatabase, holder: str, seconds: float) -> None:
-        super().__init__(daemon=True, name="retrain-lease")
-        self._control, self._holder, self._seconds = control, holder, seconds
-        self._done = threading.Event()
-
-    def run(self) -> None:
-        while not self._done.wait(self._seconds / 3):
-            try:
-                self._control.lease(LEASE, self._holder, self._seconds)
-            except StoreError as error:  # tried again; the last word is check()'s
-                log.warning("lease not prolonged", error=error.code)
-
-    def check(self) -> None:
-        """Raises Conflict where another process took the lease over."""
-        if not self._control.lease(LEASE, self._holder, self._seconds):
-            raise Conflict(
-                "The lease was lost while this retraining went on.", action="Call `asdeg retrain` again: it goes on."
-            )
-
-    def stop(self) -> None:
-        self._done.set()
-        self.join()

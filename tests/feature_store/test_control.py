@@ -10,6 +10,7 @@ import pytest
 from feature_store.audit import Act, AuditLog
 from feature_store.control import ControlDatabase, Credential, default_url
 from feature_store.errors import Conflict, StoreError, UsageError
+from feature_store.leases import Leases
 from feature_store.store import FeatureStore
 
 SPAWN = mp.get_context("spawn")
@@ -38,20 +39,6 @@ def test_case_states(control: ControlDatabase, url: str) -> None:
     assert [state.case_id for state in control.cases("b")] == ["c2"]
     with pytest.raises(UsageError):
         control.set_case_state("a", "p1", "c1", "lost")
-
-
-def test_leases(control: ControlDatabase) -> None:
-    first = control.lease("retrain", "me", 60)
-    assert first
-    assert not control.lease("retrain", "you", 60)
-    assert control.lease("retrain", "me", 60)  # prolonged
-    assert control.lease("other", "you", 60)
-    control.release_lease("retrain", "you")  # not yours
-    assert not control.lease("retrain", "you", 60)
-    with first:
-        pass
-    assert control.lease("retrain", "you", -1)
-    assert control.lease("retrain", "me", 60)  # the other's has run out
 
 
 def test_credentials(control: ControlDatabase, url: str, tmp_path: Path) -> None:
@@ -107,7 +94,7 @@ def test_score_log_survives_until_it_is_in_the_store(
 def hammer(url: str, worker: int, go: Any, won: Any) -> None:
     go.wait()
     control = ControlDatabase.open(url)
-    if control.lease("job", f"w{worker}", 600):
+    if Leases(control).take("job", f"w{worker}", 600):
         won.put(worker)
     for i in range(40):
         control.set_case_state("a", f"p{i}", f"c{i}", "received", [f"w{worker}"])

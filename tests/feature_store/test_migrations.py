@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, inspect, text
 from feature_store.control import ControlDatabase
 from feature_store.control_tables import Base
 from feature_store.errors import StoreError
+from feature_store.leases import Leases
 from feature_store.migrations import newest
 from tests.feature_store.test_control import score
 
@@ -40,7 +41,7 @@ def test_a_database_of_the_time_before_them_keeps_its_rows(url: str, lost: str) 
     control = ControlDatabase.open(url)
     assert [case.case_id for case in control.cases()] == ["c1"]
     control.log_score(score("s1"))
-    assert control.lease("retrain", "me", 60)
+    assert Leases(control).take("retrain", "me", 60)
     again = ControlDatabase.open(url)
     assert again.unflushed_scores() == [score("s1")]
 

@@ -19,10 +19,13 @@ import httpx
 import pytest
 from tusclient.client import TusClient
 
-from feature_store.errors import Conflict, StoreError
+from feature_store.errors import Conflict, LeaseLost, StoreError
+from feature_store.leases import Leases
 from infra import site_client
 from infra.bootstrap import House
-from pipelines.phantom import PhantomCohort
+from pipelines.phantom import PhantomCase, PhantomCohort
+from services.ingest import handler
+from services.ingest.messages import Ticket
 from tests.services.door import Door, DoorProcess, make_keys, open_door, packed, settings_of
 
 UPLOADS = "/v1/cases/uploads"
@@ -365,7 +368,7 @@ def test_a_complete_upload_is_accepted_by_one_and_by_whoever_comes_after_a_kill(
     intake.inbox.packed(upload).write_bytes(data)
     upload = intake.inbox.book.complete(intake.inbox.book.advance(upload, len(data)))
     where = f"{UPLOADS}/{upload.upload_id}"
-    with door.house.control.lease(f"accept:{upload.upload_id}", "another process", 60):
+    with Leases(door.house.control).take(f"accept:{upload.upload_id}", "another process", 60):
         assert door.call(case.site, "GET", where).json()["state"] == "complete"
         with pytest.raises(Conflict):
             intake.accept(upload)
@@ -374,6 +377,40 @@ def test_a_complete_upload_is_accepted_by_one_and_by_whoever_comes_after_a_kill(
     assert door.call(case.site, "GET", f"/v1/cases/{became['case_id']}?wait=60").json()["state"] == "validated"
     with pytest.raises(Conflict):
         intake.accept(upload)
+
+
+def test_who_loses_the_lease_while_reading_stores_nothing(
+    tmp_path: Path, phantoms: PhantomCohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, house = phantoms.cases[0], House.open(settings_of(tmp_path), create=True)
+    intake, leases = house.intake, Leases(house.control)
+    case_id = waiting(house, case).case_id
+    read = handler.read_case
+
+    def slowly(folder: Path) -> Any:
+        reading = read(folder)
+        leases.release(f"case:{case_id}", str(leases.holder(f"case:{case_id}")))
+        assert leases.take(f"case:{case_id}", "another process", 60)
+        return reading
+
+    with monkeypatch.context() as patched:
+        patched.setattr(handler, "read_case", slowly)
+        with pytest.raises(LeaseLost):
+            intake.carry_out(case_id)
+    assert house.store.snapshot().sequence == 0
+    assert list(house.store.blobs.names("images")) == []
+    assert not intake.carry_out(case_id)  # the other one is at it
+    leases.release(f"case:{case_id}", "another process")
+    assert intake.carry_out(case_id)
+    assert house.ingest.case(case_id).state == "validated"
+
+
+def waiting(house: House, case: PhantomCase) -> Ticket:
+    """The case is in the inbox, accepted and not carried out."""
+    inbox, data = house.intake.inbox, packed(case.folder, "w")
+    upload = inbox.begin(case.site, "pacs", len(data))
+    inbox.packed(upload).write_bytes(data)
+    return house.intake.accept(inbox.book.complete(inbox.book.advance(upload, len(data))))
 
 
 def test_two_requests_to_one_upload_do_not_mix(door: Door) -> None:

@@ -18,7 +18,8 @@ import yaml
 from typer.testing import CliRunner
 
 from feature_store.control import ControlDatabase
-from feature_store.errors import Conflict, NotFound, NotReady, RunCancelled, UsageError
+from feature_store.errors import Conflict, LeaseLost, NotFound, NotReady, RunCancelled, UsageError
+from feature_store.leases import Leases
 from feature_store.run_progress import RunProgress
 from feature_store.schedules import Schedule, Schedules
 from feature_store.store import FeatureStore
@@ -144,27 +145,23 @@ def test_two_at_once_are_one_and_a_long_run_keeps_its_lease(bench: Bench) -> Non
 
 
 def test_a_lost_lease_releases_nothing(bench: Bench) -> None:
+    leases = Leases(bench.control)
+
     class Asleep(TrainingHandler):
         def execute(self, run_id: str, progress: Any = None) -> Any:
             status = super().execute(run_id, progress)
-            bench.control.release_lease(LEASE, holder[0])
-            assert bench.control.lease(LEASE, "another", 60)
+            holder = leases.holder(LEASE)
+            assert holder is not None
+            leases.release(LEASE, holder)
+            assert leases.take(LEASE, "another", 60)
             return status
 
-    holder: list[str] = []
-    real = bench.control.lease
-
-    def spied(name: str, who: str, seconds: float) -> Any:
-        holder.append(who)
-        return real(name, who, seconds)
-
-    bench.control.lease = spied  # type: ignore[method-assign]
     asleep = Asleep(bench.store, write=lambda result, folder, title: write_results(result, folder))
     slow = Retraining(bench.store, bench.control, asleep, Releases(bench.store))
-    with pytest.raises(Conflict, match="lease was lost"):
+    with pytest.raises(LeaseLost):
         slow.retrain(REQUEST, by="tests")
     assert bench.released() == {}
-    bench.control.release_lease(LEASE, "another")
+    leases.release(LEASE, "another")
     done = bench.retrain()  # the run is whole: only the decision was missing
     assert done.decision == "released"
     assert len(list_runs(bench.store)) == 1
