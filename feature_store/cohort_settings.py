@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_store.errors import SettingsError
 from feature_store.labels import MIN_DAYS
-from feature_store.vocabulary import PAPER_SEQUENCES, InSample
+from feature_store.vocabulary import PAPER_SEQUENCES, InSample, MissingPolicy
 
 
 class _Settings(BaseModel):
@@ -50,6 +50,10 @@ class CohortSettings(_Settings):
         (), description="feature sets and encoders to use; none: all that are current"
     )
     sequences: tuple[str, ...] = Field(PAPER_SEQUENCES, description="sequences to use")
+    missing_values: dict[str, MissingPolicy] = Field(
+        default_factory=dict,
+        description="clinical variable to what becomes of who lacks it; not named: the median or most frequent value",
+    )
     in_sample_encoder: InSample = Field(
         "leave_out",
         description="patients to whose outcomes an encoder was tuned: leave_out, refuse, or apparent (they stay, and "

@@ -72,6 +72,14 @@ InSample: TypeAlias = Literal["refuse", "leave_out", "apparent"]
 """What is done with training patients to whose outcomes an encoder was tuned; ``apparent`` is the paper's own way."""
 
 
+MissingPolicy: TypeAlias = Literal["median", "most_frequent", "indicator", "category", "complete", "refuse"]
+"""What becomes of a patient who lacks a clinical variable.
+
+The training ``median`` or ``most_frequent`` value stands in; the same with a column that says so (``indicator``);
+missing is a level of its own (``category``); the patient is left out (``complete``); nobody may lack it (``refuse``).
+"""
+
+
 class SignatureKind(StrEnum):
     """Rad-sign, DL-sign and the combined model."""
 

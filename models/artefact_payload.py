@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
@@ -23,7 +24,9 @@ from models.selection.scaling import Scaling
 from models.selection.selector import Selector
 from models.signature import Head, Signature
 
-FORMAT = 1
+FORMAT = 2
+"""Written. Format 1 knew neither policies of missing values nor scanners of single sequences."""
+READABLE = (1, FORMAT)
 SCALING = ("medians", "centre", "scale", "mean", "sd")
 TRUSTED = [
     "collections.OrderedDict",
@@ -157,25 +160,29 @@ def _to_harmoniser(settings: dict[str, Any] | None, selector: Selector, arrays: 
 def _of_stack(stack: Stack) -> tuple[dict[str, Any], Arrays]:
     variables = [
         {
-            "name": e.variable.name,
-            "kind": e.variable.kind,
-            "high": e.variable.high,
-            "low": e.variable.low,
+            **asdict(e.variable),
             "fill": e.fill,
             "levels": list(e.levels),
+            "marked": e.marked,
         }
         for e in stack.encoder.encoded
     ]
+    required = [asdict(variable) for variable in stack.encoder.required]
     arrays = {"centre": stack.centre, "mean": stack.mean, "sd": stack.sd}
-    return {"signs": list(stack.signs), "variables": variables}, arrays
+    return {"signs": list(stack.signs), "variables": variables, "required": required}, arrays
 
 
 def _to_stack(settings: dict[str, Any], arrays: Arrays) -> Stack:
     encoded = tuple(
-        EncodedVariable(ClinicalVariable(v["name"], v["kind"], v["high"], v["low"]), v["fill"], tuple(v["levels"]))
+        EncodedVariable(_to_variable(v), v["fill"], tuple(v["levels"]), v.get("marked", False))
         for v in settings["variables"]
     )
-    return Stack(tuple(settings["signs"]), ClinicalEncoder(encoded), arrays["centre"], arrays["mean"], arrays["sd"])
+    encoder = ClinicalEncoder(encoded, tuple(_to_variable(v) for v in settings.get("required", ())))
+    return Stack(tuple(settings["signs"]), encoder, arrays["centre"], arrays["mean"], arrays["sd"])
+
+
+def _to_variable(settings: dict[str, Any]) -> ClinicalVariable:
+    return ClinicalVariable(**{name: settings[name] for name in ("name", "kind", "high", "low")})
 
 
 def _of_head(head: Head) -> dict[str, Any]:

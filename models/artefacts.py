@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import yaml
 
 from feature_store.errors import BlobCorrupt
-from models.artefact_payload import FORMAT, from_payload, to_payload
+from models.artefact_payload import READABLE, from_payload, to_payload
 from models.combined import CombinedSignature
 from models.selection.selector import Selector
 from models.signature import Signature
@@ -51,7 +51,7 @@ def load(content_hash: str, blobs: Blobs) -> Artefact:
     """The selector or signature of that hash. NotFound, or BlobCorrupt where it is not what was kept."""
     payload = from_bento(blobs.read_bytes(KIND, content_hash))
     settings = json.loads(payload["settings.json"])
-    if settings.get("format") != FORMAT:
+    if settings.get("format") not in READABLE:
         raise BlobCorrupt("The artefact has another format.", action="Load it with the version that made it.")
     signs = {}
     for kind, name in settings.get("signs", {}).items():

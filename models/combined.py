@@ -91,10 +91,14 @@ class CombinedSignature:
 
     @property
     def clinical_variables(self) -> list[str]:
-        return [encoded.variable.name for encoded in self.stack.encoder.encoded]
+        """Those it rests on, and those it refuses to go without."""
+        return list(self.stack.encoder.names)
 
     def score(self, features: Mapping[str, Any]) -> ScoreResult:
-        """Risk of one patient; a missing clinical variable counts as its training median or most frequent value."""
+        """Risk of one patient; a missing clinical variable is treated as its policy says.
+
+        FeaturesMissing as of its signs, and where a variable is missing that nobody may lack.
+        """
         signs = []
         for sign in self.members:
             signs.append(sign.logits_of(sign.patient(features)[1][None, :]))
@@ -105,7 +109,7 @@ class CombinedSignature:
         return result(self.head, logit, names, values, effects)
 
     def logits(self, table: pd.DataFrame) -> Floats:
-        """Log-odds beyond the prevalence, one a row of a table with all :attr:`features`."""
+        """Log-odds beyond the prevalence, one a row of a table with all :attr:`features`; raises as :meth:`score`."""
         signs = [s.logits(table)[:, None] for s in self.members]
         clinical = table.reindex(columns=self.clinical_variables).astype(object).to_dict(orient="records")
         terms = np.array([self.stack.encoder.encode({str(k): v for k, v in row.items()}) for row in clinical])
@@ -124,7 +128,7 @@ class CombinedSignature:
         indices = {name: [place] for place, name in enumerate(self.stack.names[: len(self.members)])}
         for name, terms in self.stack.encoder.term_indices().items():
             indices[name] = [len(self.members) + term for term in terms]
-        fills = {e.variable.name: e.encode(None) for e in self.stack.encoder.encoded}
+        fills = {e.variable.name: e.typical() for e in self.stack.encoder.encoded}
         reads = {e.variable.name: e.variable.read(features.get(e.variable.name)) for e in self.stack.encoder.encoded}
         for name, places in indices.items():
             row = raw.copy()

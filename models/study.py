@@ -21,6 +21,7 @@ from models.harmonisation_effect import harmonisation_effect
 from models.in_sample import label_apparent
 from models.incident import incident_record
 from models.leakage import leakage_check
+from models.missing_values import missing_record, settle_missing
 from models.performance import HELD_OUT, all_curves, delong, reference_metrics, signature_metrics
 from models.protocol import Development, develop
 from models.provenance import structural_check
@@ -50,18 +51,20 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
     """Runs the protocol on training patients, then judges the frozen result on all others.
 
     ``progress(stage, fraction)`` is called as work is done. TooFewPatients where training cannot carry nested
-    cross-validation, FeatureTableError where a table has nothing usable, SettingsError for an unknown classifier.
+    cross-validation, FeatureTableError where a table has nothing usable, SettingsError for an unknown classifier;
+    both also as ``settle_missing``.
     """
     for fixed in settings.classifiers.values():
         if fixed != AUTO:
             check_classifier(fixed)
+    tables = settle_missing(tables, settings.missing_values)
     study, original = tables.with_distinct_names().in_order()
     warnings = list(study.warnings)
     check_enough(study.outcome[study.rows(Partition.TRAINING)])
     with threadpool_limits(1):
         robust = robust_radiomics(study, settings.robustness_rule())
         warnings.extend(robust.notes)
-        patients = StudyPatients.from_tables(study, robust.table)
+        patients = StudyPatients.from_tables(study, robust.table, settings.missing_values)
         warnings.extend(_mostly_missing(patients))
         training = patients.training()
         size = development_record(training)
@@ -99,6 +102,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
                 "development": size,
                 "external_validation": validation_record(predictions, list(development.signatures)),
             },
+            "missing_values": missing_record(study, patients.clinical, patients.rows(Partition.TRAINING)),
             "censoring": censoring_record(study.clinical, study.lost, predictions, names),
             "incident": incident_record(study.patients.get("incident"), predictions, names),
             "harmonisation": harmonisation_effect(patients, development, settings),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feature_store.vocabulary import Partition
 from models.clinical_columns import ClinicalColumns
+from models.missing_values import Policies, of_columns
 from models.protocol import TrainingPatients
 from models.selection.matrix import FeatureMatrix
 from models.signature import SCANNER
@@ -34,10 +35,15 @@ class StudyPatients:
     clinical: ClinicalColumns | None
 
     @classmethod
-    def from_tables(cls, tables: StudyTables, radiomics: pd.DataFrame | None) -> StudyPatients:
-        """``radiomics`` is the table's, less the columns a filter took out."""
+    def from_tables(
+        cls, tables: StudyTables, radiomics: pd.DataFrame | None, missing: Policies | None = None
+    ) -> StudyPatients:
+        """``radiomics`` is the table's, less the columns a filter took out; ``missing``: policies by variable."""
         training = tables.rows(Partition.TRAINING)
-        clinical = None if tables.clinical is None else ClinicalColumns.from_frame(tables.clinical, training)
+        clinical = None
+        if tables.clinical is not None:
+            policies = of_columns(tables.clinical, missing or {})
+            clinical = ClinicalColumns.from_frame(tables.clinical, training, policies)
         return cls(
             tables.outcome,
             tables.patients["partition"].to_numpy(dtype=str),

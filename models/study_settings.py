@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from feature_store.vocabulary import SignatureKind
+from feature_store.vocabulary import MissingPolicy, SignatureKind
 from models.selection.robustness import IccForm, RobustnessRule
 
 AUTO = "auto"
@@ -27,6 +27,8 @@ class StudySettings(BaseModel):
     one missed case outweighs; it gives the second, declared threshold 1 / (1 + harm_ratio). ``icc_cutoff``,
     ``icc_form``, ``max_cv`` and ``unmeasured`` are the filter in front of selection
     (``models.selection.robustness``), which does nothing without repeated segmentations or a robustness table.
+    ``missing_values`` says by clinical variable what becomes of who lacks it (``MissingPolicy``); the median, or the
+    most frequent value, stands in for those of variables that are not named.
     ``harmonisation`` brings scanners to one location and spread in front of selection, learnt in each fold; a
     scanner that training does not have is left ``as_is``, or ``refuse``d. ``ablation`` asks what each sequence,
     structure, family and source is worth on held-out patients. ``nested_repeats`` and
@@ -53,6 +55,7 @@ class StudySettings(BaseModel):
     max_cv: float | None = Field(default=None, gt=0.0)
     unmeasured: Literal["keep", "drop"] = "keep"
 
+    missing_values: dict[str, MissingPolicy] = Field(default_factory=dict)
     harmonisation: Literal["none", "combat"] = "none"
     unseen_scanner: Literal["as_is", "refuse"] = "as_is"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from feature_store.vocabulary import Partition
+from models.clinical_columns import MARKING, ClinicalColumns, ClinicalVariable
 from models.evaluation.inputs import logit
 from models.evaluation.sample_size import (
     development_size,
@@ -43,10 +44,7 @@ def development_record(training: TrainingPatients) -> dict[str, Any]:
         if matrix is not None
     }
     if training.clinical is not None:
-        candidates["clinical"] = sum(
-            1 if v.kind != "categorical" else max(1, len({x for x in training.clinical.values[v.name] if x}) - 1)
-            for v in training.clinical.variables
-        )
+        candidates["clinical"] = sum(_terms(training.clinical, v) for v in training.clinical.variables)
     assumed = {
         f"AUC {ASSUMED_AUC}": r2_of_auc(ASSUMED_AUC, prevalence),
         f"Nagelkerke R² {ASSUMED_SHARE}": ASSUMED_SHARE * highest_r2(prevalence),
@@ -58,6 +56,13 @@ def development_record(training: TrainingPatients) -> dict[str, Any]:
         "events_per_parameter": rarer_class(y) / max(1, sum(candidates.values())),
         "criteria": [_criteria(name, r2, sum(candidates.values()), len(y), prevalence) for name, r2 in assumed.items()],
     }
+
+
+def _terms(clinical: ClinicalColumns, variable: ClinicalVariable) -> int:
+    """How many terms the variable may have, that of missing values included."""
+    found = set(clinical.values[variable.name])
+    own = 1 if variable.kind != "categorical" else max(1, len(found - {None}) - 1)
+    return own + (None in found and clinical.policy(variable) in MARKING)
 
 
 def _criteria(name: str, r2: float, parameters: int, n: int, prevalence: float) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class StudyTables:
     """Who was looked at and left out, in order: ``cases`` and counts by reason. Empty where nobody was left out."""
     lost: pd.DataFrame | None = None
     """Clinical variables of eligible patients without an outcome (window open or lost); any rows."""
+    missing_values: list[dict[str, Any]] | None = None
+    """Who lacked which clinical variable, as ``models.missing_values`` says it; None: not looked at yet."""
     in_sample: dict[str, Any] | None = None
     """Encoders that were tuned to outcomes of the cohort's patients, as ``training_table`` says it."""
 

@@ -11,9 +11,10 @@ import pandas as pd
 
 from feature_store.cohort_settings import CohortSettings
 from feature_store.cohorts import FOLLOW_UP, freeze_cohort, left_out, load_cohort
-from feature_store.errors import FeatureTableError
-from feature_store.retrieval import clinical_of
+from feature_store.errors import FeatureTableError, SettingsError
+from feature_store.retrieval import CLINICAL_COLUMNS, clinical_of
 from feature_store.store import FeatureStore
+from models.missing_values import settle_missing
 from models.selection.robustness import checked
 from models.study_settings import StudySettings
 from models.study_tables import StudyTables, from_store
@@ -57,8 +58,9 @@ class StudyInputs:
         """Freeze the cohort now.
 
         Raises NotReady where the store has no features to read, NotFound and FeatureTableError for a robustness
-        table that is not there or is none.
+        table that is not there or is none, SettingsError for policies of missing values that cannot be kept to.
         """
+        study = _with_policies(study, plan)
         if robustness is not None:
             read_table(store, robustness)
         sources = feature_sources(store.snapshot(), plan)
@@ -81,7 +83,10 @@ class StudyInputs:
         """What a run's row keeps; ``feature_sets`` is what scoring reads a patient's features by."""
         return {
             "plan": self.plan.model_dump(mode="json"),
-            "study": self.study.model_dump(mode="json"),
+            # a number of folds that nobody asked for is left to the number of patients
+            "study": self.study.model_dump(
+                mode="json", exclude=None if "n_folds" in self.study.model_fields_set else {"n_folds"}
+            ),
             "cohort": self.cohort,
             "version": self.version,
             "radiomics": list(self.sources.radiomics),
@@ -91,7 +96,10 @@ class StudyInputs:
         }
 
     def tables(self, store: FeatureStore) -> StudyTables:
-        """The cohort's tables, point in time, with the plan's sequences only."""
+        """The cohort's tables, point in time, with the plan's sequences only.
+
+        Without patients who lack what the settings ask of everybody; raises as ``settle_missing``.
+        """
         radiomics, encoders = self.sources.radiomics, self.sources.encoders
         tables = from_store(
             store.snapshot(),
@@ -106,7 +114,7 @@ class StudyInputs:
             table = table[table["feature"].str.split(".").str[0].isin(self.plan.sequences)]
         radiomics_table, deep = self._of_plan(tables.radiomics), self._of_plan(tables.deep)
         whole = replace(tables, radiomics=radiomics_table, deep=deep, robustness=table)
-        return self._with_those_left_out(whole, store)
+        return settle_missing(self._with_those_left_out(whole, store), self.study.missing_values)
 
     def _with_those_left_out(self, tables: StudyTables, store: FeatureStore) -> StudyTables:
         """Counts by reason for the flow, clinical variables of those without an outcome, and incident labels."""
@@ -132,3 +140,17 @@ class StudyInputs:
             return None
         kept = [name for name in table.columns if str(name).split(".")[0] in self.plan.sequences]
         return table[kept] if kept else None
+
+
+def _with_policies(study: StudySettings, plan: CohortSettings) -> StudySettings:
+    """The study's settings with the cohort's policies of missing values."""
+    if study.missing_values and study.missing_values != plan.missing_values:
+        raise SettingsError(
+            "Policies of missing values are declared beside the cohort's.", action="Declare them in cohort.yaml."
+        )
+    if unknown := sorted(set(plan.missing_values) - set(CLINICAL_COLUMNS)):
+        raise SettingsError(
+            f"missing_values names {', '.join(unknown)}, which is no clinical variable.",
+            action=f"Known: {', '.join(CLINICAL_COLUMNS)}.",
+        )
+    return study.model_copy(update={"missing_values": dict(plan.missing_values)})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from feature_store.errors import UsageError
+from feature_store.vocabulary import MissingPolicy
 from infra.cli.command import command
 from infra.cli.session import Session
 
@@ -21,6 +22,14 @@ Icc = Annotated[
 MaxCv = Annotated[float | None, typer.Option(min=0, help="Highest CV that stays.  [default: no limit]")]
 Unmeasured = Annotated[
     Literal["keep", "drop"] | None, typer.Option(help="Features the file says nothing of.  [default: keep]")
+]
+MissingValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--missing-values",
+        metavar="VARIABLE=POLICY",
+        help="Of a clinical variable: median, most_frequent, indicator, category, complete or refuse; repeatable.",
+    ),
 ]
 Table = Annotated[Path | None, typer.Option(help="CSV or Parquet, one row a patient, with patient_id.")]
 
@@ -56,6 +65,7 @@ def study(
         Literal["none", "combat"] | None,
         typer.Option(help="Scanners brought together in front of selection.  [default: none]"),
     ] = None,
+    missing_values: MissingValues = None,
     nested_repeats: Annotated[
         int | None, typer.Option(min=1, help="Nested cross-validation, so many times.  [default: 1]")
     ] = None,
@@ -81,6 +91,7 @@ def study(
         grid=settings.grid,
         permutations=settings.permutations,
         leave_one_site_out=leave_one_site_out,
+        missing_values=missing_policies(missing_values or []),
         **filters,
         **asked,
     )
@@ -113,6 +124,21 @@ def study(
         state = {True: "passed", False: "FAILED", None: "not judged (too few permuted runs)"}[check["passed"]]
         print(f"Leakage check {state}: mean AUC {check['permuted_auc_mean']:.3f} on permuted outcomes.")
     print(f"Report: {report}")
+
+
+def missing_policies(written: list[str]) -> dict[str, MissingPolicy]:
+    """``VARIABLE=POLICY``, several times. UsageError for anything else, or a variable named twice."""
+    pairs = [entry.rpartition("=")[::2] for entry in written]
+    for name, policy in pairs:
+        if not name or policy not in get_args(MissingPolicy):
+            raise UsageError(
+                "--missing-values takes VARIABLE=POLICY.",
+                action=f"Policies: {', '.join(get_args(MissingPolicy))}; for example bmi=indicator.",
+            )
+    policies = dict(pairs)
+    if len(policies) < len(pairs):
+        raise UsageError("--missing-values names a variable twice.", action="Give one policy a variable.")
+    return policies  # type: ignore[return-value]
 
 
 def robustness_settings(

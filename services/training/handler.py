@@ -32,6 +32,7 @@ RECIPE = (
     "icc_form",
     "max_cv",
     "unmeasured",
+    "missing_values",
 )
 """The settings of a study that a selection run decides."""
 
