@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -29,6 +29,7 @@ from models.folds import rarer_class
 from models.performance import HELD_OUT
 from models.protocol import Development, sign_source
 from models.selection.matrix import FeatureMatrix
+from models.spread import OnCores, Spread
 from models.study_patients import StudyPatients
 from models.study_settings import StudySettings
 
@@ -42,19 +43,23 @@ MOST_PARTS = 12
 
 @dataclass(frozen=True)
 class _Part:
-    """``use``: alone, or without it."""
+    """``use``: alone, or without it. ``source``: these columns of the signature's matrix, or a stack."""
 
     signature: str
     axis: str
     part: str
     use: str
-    source: Source
+    source: tuple[str, ...] | StackSource
     point: Configuration
     n_columns: int
 
 
 def ablation(
-    patients: StudyPatients, development: Development, predictions: pd.DataFrame, settings: StudySettings
+    patients: StudyPatients,
+    development: Development,
+    predictions: pd.DataFrame,
+    settings: StudySettings,
+    spread: Spread | None = None,
 ) -> list[dict[str, Any]]:
     """A row a part, use and held-out cohort, fit for JSON; empty where no cohort has both outcomes.
 
@@ -64,13 +69,14 @@ def ablation(
     held_out = {c: patients.rows(c) for c in HELD_OUT if rarer_class(patients.y[patients.rows(c)]) > 0}
     if not held_out or not development.signatures:
         return []
-    parts = [*_of_columns(patients, development, settings), *_of_sources(patients, development, settings)]
+    parts = [*_of_columns(patients, development), *_of_sources(patients, development, settings)]
     training, judged = patients.rows(Partition.TRAINING), np.concatenate(list(held_out.values()))
-    tasks = (
-        delayed(refitted_scores)(part.source, part.point, training, judged, patients.y, settings.seed) for part in parts
-    )
+    shared = (_matrices(patients), patients.scanner, training, judged, patients.y, settings)
+    spread = spread or OnCores(settings.n_jobs)
+    with closing(spread(_scores, shared, ((part,) for part in parts))) as results:
+        found = list(results)
     rows = []
-    for part, scores in zip(parts, Parallel(n_jobs=settings.n_jobs)(tasks), strict=True):
+    for part, scores in zip(parts, found, strict=True):
         named = {k: getattr(part, k) for k in ("signature", "axis", "part", "use", "n_columns")}
         if scores is None:
             rows.append({**named, "reason": "No column of it is usable."})
@@ -114,9 +120,32 @@ def _places(name: str) -> Iterator[tuple[str, str]]:
         yield "family", family.group(1)
 
 
-def _of_columns(patients: StudyPatients, development: Development, settings: StudySettings) -> Iterator[_Part]:
-    for kind, matrix in (("rad", patients.radiomics), ("dl", patients.deep)):
-        if matrix is None or kind not in development.crossfits:
+def _matrices(patients: StudyPatients) -> dict[str, FeatureMatrix]:
+    both = {"rad": patients.radiomics, "dl": patients.deep}
+    return {kind: matrix for kind, matrix in both.items() if matrix is not None}
+
+
+def _scores(
+    matrices: Mapping[str, FeatureMatrix],
+    scanner: NDArray[np.str_],
+    training: Ints,
+    judged: Ints,
+    y: NDArray[np.int64],
+    settings: StudySettings,
+    part: _Part,
+) -> Floats | None:
+    source: Source
+    if isinstance(part.source, StackSource):
+        source = part.source
+    else:
+        columns = FeatureMatrix(part.source, matrices[part.signature].columns(part.source))
+        source = sign_source(part.signature, columns, settings, scanner)
+    return refitted_scores(source, part.point, training, judged, y, settings.seed)
+
+
+def _of_columns(patients: StudyPatients, development: Development) -> Iterator[_Part]:
+    for kind, matrix in _matrices(patients).items():
+        if kind not in development.crossfits:
             continue
         point = development.crossfits[kind].chosen
         for axis, parts in axes_of(matrix.names).items():
@@ -124,9 +153,7 @@ def _of_columns(patients: StudyPatients, development: Development, settings: Stu
                 without = sorted(set(matrix.names) - set(names))
                 # With two parts, one alone is the other left out.
                 for use, kept in (("alone", names), ("without", without)) if len(parts) > 2 else (("alone", names),):
-                    columns = FeatureMatrix(tuple(sorted(kept)), matrix.columns(tuple(sorted(kept))))
-                    source = sign_source(kind, columns, settings, patients.scanner)
-                    yield _Part(kind, axis, part, use, source, point, len(kept))
+                    yield _Part(kind, axis, part, use, tuple(sorted(kept)), point, len(kept))
 
 
 def _of_sources(patients: StudyPatients, development: Development, settings: StudySettings) -> Iterator[_Part]:

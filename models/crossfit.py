@@ -9,12 +9,12 @@ the choice inside each outer fold, and nested out-of-fold log-odds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -23,6 +23,7 @@ from feature_store.errors import NotReady
 from models.classifiers import FAMILIES, Configuration, grid_scores
 from models.evaluation.auc import auc
 from models.scale import Scale, fit_scale
+from models.spread import OnCores, Spread
 from models.study_settings import AUTO
 
 Floats = NDArray[np.float64]
@@ -40,7 +41,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What all fits share: outcome (n,), fold of each patient (n,), grid points, seed, processes.
+    """What all fits share: outcome (n,), fold of each patient (n,), grid points, seed, where they are carried out.
 
     ``fixed`` is the classifier to take, or ``auto``; ``tie_margin`` as in the settings.
     """
@@ -51,7 +52,7 @@ class Plan:
     seed: int
     fixed: str = AUTO
     tie_margin: float | None = None
-    n_jobs: int = 1
+    spread: Spread = field(default_factory=OnCores)
 
     @property
     def n_folds(self) -> int:
@@ -95,7 +96,8 @@ class _Scores:
 
 @dataclass(frozen=True)
 class _Fit:
-    source: Source
+    source: int
+    """Which of the sources: 0 the one of the final fit, 1 + o that of outer fold o."""
     left_out: tuple[int, ...]
     scored: tuple[int, ...]
     places: tuple[tuple[str, int], ...]
@@ -110,7 +112,8 @@ def crossfit(
     ``per_outer``: sources that differ between outer folds (a stacked model's inputs are out-of-fold within
     o); ``source`` then gives the table and the final choice only. NotReady where no classifier could be fitted.
     """
-    scores = _fit_all(plan, _fits(plan.n_folds, source, per_outer), progress)
+    sources = (source, *(per_outer or ()))
+    scores = _fit_all(plan, sources, _fits(plan.n_folds, nested=per_outer is not None), progress)
     if np.isnan(scores.plain).any(axis=1).all():
         raise NotReady(
             f"None of {len(plan.points)} classifiers and grid points could be fitted in every fold.",
@@ -149,36 +152,38 @@ def crossfit(
     )
 
 
-def _fits(k: int, source: Source, per_outer: Sequence[Source] | None) -> list[_Fit]:
-    if per_outer is None:
-        pairs = [_Fit(source, (o, i), (o, i), (("inner", o), ("inner", i))) for o in range(k) for i in range(o)]
-        return [*pairs, *(_Fit(source, (o,), (o,), (("outer", -1), ("plain", -1))) for o in range(k))]
-    inner = [_Fit(per_outer[o], (o, i), (i,), (("inner", o),)) for o in range(k) for i in range(k) if i != o]
-    outer = [_Fit(per_outer[o], (o,), (o,), (("outer", -1),)) for o in range(k)]
-    return [*inner, *outer, *(_Fit(source, (o,), (o,), (("plain", -1),)) for o in range(k))]
+def _fits(k: int, nested: bool) -> list[_Fit]:
+    """``nested``: each outer fold has a source of its own."""
+    plain = [_Fit(0, (o,), (o,), (("plain", -1),)) for o in range(k)]
+    if not nested:
+        pairs = [_Fit(0, (o, i), (o, i), (("inner", o), ("inner", i))) for o in range(k) for i in range(o)]
+        return [*pairs, *(replace(fit, places=(("outer", -1), *fit.places)) for fit in plain)]
+    inner = [_Fit(1 + o, (o, i), (i,), (("inner", o),)) for o in range(k) for i in range(k) if i != o]
+    outer = [_Fit(1 + o, (o,), (o,), (("outer", -1),)) for o in range(k)]
+    return [*inner, *outer, *plain]
 
 
-def _fit_all(plan: Plan, fits: list[_Fit], progress: Progress | None) -> _Scores:
+def _fit_all(plan: Plan, sources: Sequence[Source], fits: list[_Fit], progress: Progress | None) -> _Scores:
     n, points = len(plan.y), len(plan.points)
     inner = np.full((plan.n_folds, points, n), np.nan)
     outer, plain = np.full((points, n), np.nan), np.full((points, n), np.nan)
     failures: dict[tuple[str, str], str] = {}
-    tasks = (delayed(_fit_one)(fit.source, *_rows(plan.folds, fit), plan.y, plan.points, plan.seed) for fit in fits)
-    results: Iterator[tuple[Floats, dict[int, str]]] = Parallel(n_jobs=plan.n_jobs, return_as="generator")(tasks)
-    for done, (fit, (scores, failed)) in enumerate(zip(fits, results, strict=True), start=1):
-        rows = _rows(plan.folds, fit)[1]
-        for name, o in fit.places:
-            if name == "inner":
-                # The scores of fold o itself belong to the other outer fold of the pair.
-                inside = plan.folds[rows] != o
-                inner[o][:, rows[inside]] = scores[:, inside]
-            else:
-                (outer if name == "outer" else plain)[:, rows] = scores
-        for point, reason in failed.items():
-            configuration = plan.points[point]
-            failures.setdefault((configuration.classifier, str(dict(configuration.params))), reason)
-        if progress is not None:
-            progress(done / len(fits))
+    shared = (sources, plan.folds, plan.y, plan.points, plan.seed)
+    with closing(plan.spread(_fit_one, shared, ((fit,) for fit in fits))) as results:
+        for done, (fit, (scores, failed)) in enumerate(zip(fits, results, strict=True), start=1):
+            rows = _rows(plan.folds, fit)[1]
+            for name, o in fit.places:
+                if name == "inner":
+                    # The scores of fold o itself belong to the other outer fold of the pair.
+                    inside = plan.folds[rows] != o
+                    inner[o][:, rows[inside]] = scores[:, inside]
+                else:
+                    (outer if name == "outer" else plain)[:, rows] = scores
+            for point, reason in failed.items():
+                configuration = plan.points[point]
+                failures.setdefault((configuration.classifier, str(dict(configuration.params))), reason)
+            if progress is not None:
+                progress(done / len(fits))
     return _Scores(
         inner,
         outer,
@@ -192,11 +197,12 @@ def _rows(folds: Ints, fit: _Fit) -> tuple[Ints, Ints]:
 
 
 def _fit_one(
-    source: Source, fit_rows: Ints, score_rows: Ints, y: Outcome, points: Sequence[Configuration], seed: int
+    sources: Sequence[Source], folds: Ints, y: Outcome, points: Sequence[Configuration], seed: int, fit: _Fit
 ) -> tuple[Floats, dict[int, str]]:
     # One thread inside, whatever runs beside: the same sums in the same order on every machine and n_jobs.
     with threadpool_limits(1):
-        x, x_new = source.inputs(fit_rows, score_rows, y, seed)
+        fit_rows, score_rows = _rows(folds, fit)
+        x, x_new = sources[fit.source].inputs(fit_rows, score_rows, y, seed)
         return grid_scores(points, x, y[fit_rows], x_new, seed)
 
 

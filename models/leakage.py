@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy import stats
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -16,6 +16,7 @@ from models.classifiers import PERMUTATION_CLASSIFIERS, configurations
 from models.evaluation.auc import auc
 from models.folds import permuted_within, rarer_class, stratified_folds
 from models.protocol import develop
+from models.spread import OnCores, Spread
 from models.study_patients import StudyPatients
 from models.study_settings import StudySettings
 
@@ -36,7 +37,11 @@ class LeakageCheck:
 
 
 def leakage_check(
-    patients: StudyPatients, kind: str, settings: StudySettings, progress: Callable[[float], None] | None = None
+    patients: StudyPatients,
+    kind: str,
+    settings: StudySettings,
+    progress: Callable[[float], None] | None = None,
+    spread: Spread | None = None,
 ) -> LeakageCheck:
     """Runs the protocol on outcomes permuted within each partition and site, test patients' outcomes as well.
 
@@ -46,15 +51,14 @@ def leakage_check(
     """
     cohort = next((c for c in PREFERRED_COHORTS if rarer_class(patients.y[patients.rows(c)]) > 0), NESTED)
     reduced = settings.model_copy(update={"n_folds": settings.permutation_folds, "classifiers": {}, "n_jobs": 1})
-    tasks = (
-        delayed(permuted_auc)(patients, kind, cohort, reduced, settings.seed + 1 + i)
-        for i in range(settings.permutations)
-    )
+    spread = spread or OnCores(settings.n_jobs)
+    seeds = ((settings.seed + 1 + i,) for i in range(settings.permutations))
     aucs: list[float] = []
-    for value in Parallel(n_jobs=settings.n_jobs, return_as="generator")(tasks):
-        aucs.append(value)
-        if progress is not None:
-            progress(len(aucs) / settings.permutations)
+    with closing(spread(permuted_auc, (patients, kind, cohort, reduced), seeds)) as results:
+        for value in results:
+            aucs.append(value)
+            if progress is not None:
+                progress(len(aucs) / settings.permutations)
     interval = mean_interval(aucs)
     return LeakageCheck(
         {

@@ -24,6 +24,7 @@ from models.selection.matrix import FeatureMatrix
 from models.selection.recipes import DeepRecipe, RadRecipe, Recipe
 from models.selection.selector import Selector
 from models.signature import AnySignature, Head, Signature
+from models.spread import OnCores, Spread
 from models.study_settings import StudySettings
 
 Floats = NDArray[np.float64]
@@ -125,12 +126,22 @@ def develop(
     *,
     points: list[Configuration] | None = None,
     progress: Progress | None = None,
+    spread: Spread | None = None,
 ) -> Development:
     """Fits Rad-sign, DL-sign (whichever have a table) and, of two sources or more, the combined model.
 
     ``folds`` (n,): the outer folds, 0 … K−1. ``points``: the grid, that of the settings by default.
+    ``spread``: where fits are carried out, by default on ``n_jobs`` cores.
     """
     grid = tuple(points if points is not None else configurations(settings.grid))
+    plan = Plan(
+        patients.y,
+        folds,
+        grid,
+        settings.seed,
+        tie_margin=settings.tie_margin,
+        spread=spread or OnCores(settings.n_jobs),
+    )
     done = Development()
     if patients.clinical is not None:
         everybody = np.arange(len(patients.y))
@@ -138,19 +149,11 @@ def develop(
     for kind, matrix in (("rad", patients.radiomics), ("dl", patients.deep)):
         if matrix is not None:
             source = sign_source(kind, matrix, settings, patients.scanner)
-            _develop_sign(done, kind, source, _plan(patients, folds, grid, settings, kind), settings, progress)
+            _develop_sign(done, kind, source, plan, settings, progress)
     signs = [kind for kind in ("rad", "dl") if kind in done.signatures]
     if len(signs) + (patients.clinical is not None) >= 2 and signs:
-        plan = _plan(patients, folds, grid, settings, "combined")
         _develop_combined(done, tuple(signs), patients.clinical, plan, settings, progress)
     return done
-
-
-def _plan(
-    patients: TrainingPatients, folds: Ints, grid: tuple[Configuration, ...], settings: StudySettings, kind: str
-) -> Plan:
-    fixed = settings.classifier(kind)
-    return Plan(patients.y, folds, grid, settings.seed, fixed, settings.tie_margin, settings.n_jobs)
 
 
 def _develop_sign(
@@ -161,6 +164,7 @@ def _develop_sign(
     settings: StudySettings,
     progress: Progress | None,
 ) -> None:
+    plan = replace(plan, fixed=settings.classifier(kind))
     validated = crossfit(plan, source, progress=_part(progress, kind))
     everybody = np.arange(len(plan.y))
     selector, harmoniser = source.fit(everybody, plan.y, plan.seed)
@@ -187,6 +191,7 @@ def _develop_combined(
     The final stack takes the chosen model's (``chosen_logits``): they are on the scale that its signs have when
     they are deployed. Nested ones mix the scales of K models, and a stack fitted on them is flat on new patients.
     """
+    plan = replace(plan, fixed=settings.classifier("combined"))
     fits = [done.crossfits[kind] for kind in signs]
     source = StackSource(signs, np.column_stack([fit.chosen_logits for fit in fits]), clinical, settings.alpha)
     nested = np.column_stack([fit.logits for fit in fits])

@@ -17,6 +17,7 @@ from feature_store.vocabulary import Partition
 from models.folds import MIN_CLASS, rarer_class, stratified_folds
 from models.protocol import Development, develop
 from models.sites import by_site
+from models.spread import Spread
 from models.study_patients import StudyPatients
 from models.study_settings import StudySettings
 
@@ -24,7 +25,11 @@ Progress = Callable[[str, float], None]
 
 
 def repeated_nested(
-    patients: StudyPatients, development: Development, settings: StudySettings, progress: Progress | None = None
+    patients: StudyPatients,
+    development: Development,
+    settings: StudySettings,
+    progress: Progress | None = None,
+    spread: Spread | None = None,
 ) -> dict[str, Any] | None:
     """Nested AUCs of each signature over other divisions into folds: ``aucs`` (the study's first), mean and SD.
 
@@ -38,7 +43,8 @@ def repeated_nested(
         if progress is not None:
             progress("repeated nested cross-validation", repeat / settings.nested_repeats)
         seed = settings.seed + 1000 * repeat
-        again = develop(training, stratified_folds(training.y, settings.n_folds, seed), settings)
+        folds = stratified_folds(training.y, settings.n_folds, seed)
+        again = develop(training, folds, settings, spread=spread)
         for kind, fit in again.crossfits.items():
             aucs[kind].append(fit.nested_auc)
     return {
@@ -48,7 +54,10 @@ def repeated_nested(
 
 
 def leave_one_site_out(
-    patients: StudyPatients, settings: StudySettings, progress: Progress | None = None
+    patients: StudyPatients,
+    settings: StudySettings,
+    progress: Progress | None = None,
+    spread: Spread | None = None,
 ) -> dict[str, Any] | None:
     """Each training site judged by signatures fitted on the others, pooled with the interval of the next site.
 
@@ -73,7 +82,8 @@ def leave_one_site_out(
         partition = np.full(len(patients.y), "left out", dtype="<U32")
         partition[training[site != name]] = Partition.TRAINING.value
         rest = replace(patients, partition=partition).training()
-        fitted = develop(rest, stratified_folds(rest.y, settings.n_folds, settings.seed), settings)
+        folds = stratified_folds(rest.y, settings.n_folds, settings.seed)
+        fitted = develop(rest, folds, settings, spread=spread)
         frame = patients.frame(out)
         risks = {kind: signature.probabilities(frame) for kind, signature in fitted.signatures.items()}
         pieces.append(pd.DataFrame({"site": name, "outcome": patients.y[out], **risks}))

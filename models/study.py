@@ -31,6 +31,7 @@ from models.repetitions import leave_one_site_out, repeated_nested
 from models.selection.repeatability import robust_radiomics
 from models.signature import MAX_MISSING
 from models.sites import per_site
+from models.spread import OnCores, Spread
 from models.study_figures import figure_data, flow_steps
 from models.study_patients import StudyPatients
 from models.study_result import StudyResult
@@ -47,10 +48,13 @@ Progress = Callable[[str, float], None]
 CALLED = {"rad": "Rad-sign", "dl": "DL-sign", "combined": "The combined model"}
 
 
-def run_study(tables: StudyTables, settings: StudySettings, progress: Progress | None = None) -> StudyResult:
+def run_study(
+    tables: StudyTables, settings: StudySettings, progress: Progress | None = None, spread: Spread | None = None
+) -> StudyResult:
     """Runs the protocol on training patients, then judges the frozen result on all others.
 
-    ``progress(stage, fraction)`` is called as work is done. TooFewPatients where training cannot carry nested
+    ``progress(stage, fraction)`` is called as work is done. ``spread`` is where fits are carried out (by default on
+    ``n_jobs`` cores of this machine) and changes no result. TooFewPatients where training cannot carry nested
     cross-validation, FeatureTableError where a table has nothing usable, SettingsError for an unknown classifier;
     both also as ``settle_missing``.
     """
@@ -61,6 +65,7 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
     study, original = tables.with_distinct_names().in_order()
     warnings = list(study.warnings)
     check_enough(study.outcome[study.rows(Partition.TRAINING)])
+    spread = spread or OnCores(settings.n_jobs)
     with threadpool_limits(1):
         robust = robust_radiomics(study, settings.robustness_rule())
         warnings.extend(robust.notes)
@@ -71,12 +76,12 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
         settings = settings.for_patients(len(training.y))
         folds = stratified_folds(training.y, settings.n_folds, settings.seed)
         structure = structural_check(study, patients, training, folds)
-        development = develop(training, folds, settings, progress=progress)
+        development = develop(training, folds, settings, progress=progress, spread=spread)
         references = _references(patients, folds)
         predictions = _predictions(study, patients, development, references)
         names = [*development.signatures, *(m.name for m in references)]
         checks = _data_checks(patients, development, predictions)
-        permuted = _permuted(patients, development, settings, progress)
+        permuted = _permuted(patients, development, settings, progress, spread)
         metrics = {
             "signatures": {
                 kind: signature_metrics(kind, development, predictions, patients, settings.seed)
@@ -93,10 +98,10 @@ def run_study(tables: StudyTables, settings: StudySettings, progress: Progress |
             "curves": all_curves(predictions, names),
             "sites": per_site(predictions, names),
             "subgroups": subgroups(patients.clinical, predictions, list(development.signatures)),
-            "ablation": ablation(patients, development, predictions, settings) if settings.ablation else [],
+            "ablation": ablation(patients, development, predictions, settings, spread) if settings.ablation else [],
             "data_checks": checks,
-            "repeated_nested": repeated_nested(patients, development, settings, progress),
-            "leave_one_site_out": leave_one_site_out(patients, settings, progress),
+            "repeated_nested": repeated_nested(patients, development, settings, progress, spread),
+            "leave_one_site_out": leave_one_site_out(patients, settings, progress, spread),
             "flow": flow_steps(study.flow, patients.partition),
             "sample_size": {
                 "development": size,
@@ -180,7 +185,11 @@ def _data_checks(patients: StudyPatients, development: Development, predictions:
 
 
 def _permuted(
-    patients: StudyPatients, development: Development, settings: StudySettings, progress: Progress | None
+    patients: StudyPatients,
+    development: Development,
+    settings: StudySettings,
+    progress: Progress | None,
+    spread: Spread,
 ) -> tuple[dict[str, Any], list[float]]:
     kind = next((k for k in ("combined", "rad", "dl") if k in development.signatures), None)
     if kind is None or not settings.permutations:
@@ -188,7 +197,7 @@ def _permuted(
         nothing = dict.fromkeys(("passed", "cohort", "permuted_auc_mean", "permuted_auc_ci"))
         return {**nothing, "signature": kind, "n_permutations": 0, "reason": reason}, []
     report = None if progress is None else (lambda fraction: progress("leakage check", fraction))
-    check = leakage_check(patients, kind, settings, report)
+    check = leakage_check(patients, kind, settings, report, spread)
     return check.metrics, check.aucs
 
 

@@ -56,7 +56,7 @@ def ray_session(address: str | None = None, cpus: int | None = None, gpus: int |
     ours = not ray.is_initialized()
     if ours:
         if address is not None:
-            _connect(address)
+            connect(address)
         else:
             with _native_stderr_closed():
                 ray.init(
@@ -78,9 +78,13 @@ def ray_session(address: str | None = None, cpus: int | None = None, gpus: int |
             ray.shutdown()
 
 
-def _connect(address: str) -> None:
+def connect(address: str) -> None:
+    """Have this process use that cluster until it ends, unless it is connected already. UsageError: none answers."""
+    prepare_environment(local=False)
     import ray
 
+    if ray.is_initialized():
+        return
     try:
         host, _, port = address.rpartition(":")
         if host and port.isdigit() and "//" not in address:

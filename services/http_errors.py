@@ -35,6 +35,7 @@ STATUS: dict[type[AsdegError], int] = {
     errors.TooMuchAtOnce: 429,
     errors.ChecksumMismatch: 460,  # as the tus protocol has it
     errors.ExtractionError: 500,
+    errors.WorkerLost: 500,
     errors.StoreError: 500,
 }
 """A class that is not here has the status of its nearest ancestor that is."""

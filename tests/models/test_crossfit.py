@@ -15,6 +15,7 @@ from models.protocol import SelectorSource, TrainingPatients, develop
 from models.scale import fit_calibration, fit_scale
 from models.selection.matrix import FeatureMatrix
 from models.selection.recipes import RadRecipe
+from models.spread import OnCores
 from models.study_patients import StudyPatients
 from tests.models.study_fixtures import small_settings, small_tables
 
@@ -89,7 +90,7 @@ def test_equals_nested_cross_validation_done_the_long_way(training: TrainingPati
 def test_processes_change_nothing(training: TrainingPatients) -> None:
     assert training.radiomics is not None
     source = SelectorSource(training.radiomics, RadRecipe())
-    alone, two = (crossfit(plan_of(training.y, n_jobs=jobs), source) for jobs in (1, 2))
+    alone, two = (crossfit(plan_of(training.y, spread=OnCores(jobs)), source) for jobs in (1, 2))
     assert alone.logits.tobytes() == two.logits.tobytes()
     assert alone.table == two.table
 
