@@ -46,7 +46,6 @@ The tree (each leaf says what is wrong and what to do about it):
     │   └── KeyRefused             no key, or one that nobody has                      HTTP 401
     ├── ExtractionError            an ROI whose features could not be computed         HTTP 500
     ├── WorkerLost                 processes that carried out a part of a run died     HTTP 500
-    ├── WorkerLost                 processes that carried out a part of a run died     HTTP 500
     └── StoreError                 the store cannot keep or find what it should        HTTP 500
         ├── SchemaError            rows that do not have the table's columns at all
         ├── StoreNotFound          no store at that address
@@ -262,10 +261,6 @@ class KeyRefused(AccessDenied):
 
 class ExtractionError(AsdegError):
     """An ROI whose features could not be computed."""
-
-
-class WorkerLost(AsdegError):
-    """The processes that carried out a part of a run died, as often as it was tried."""
 
 
 class WorkerLost(AsdegError):
