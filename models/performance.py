@@ -14,10 +14,10 @@ from models.evaluation.auc import auc, delong_paired
 from models.evaluation.cohort_metrics import cohort_metrics
 from models.evaluation.curves import curves
 from models.folds import rarer_class
+from models.importance import importance
 from models.protocol import Development
 from models.reference_models import ReferenceModel
 from models.signature import AnySignature
-from models.study_figures import importance
 from models.study_patients import StudyPatients
 
 Floats = NDArray[np.float64]

@@ -29,6 +29,7 @@ from models.recommendation import recommend
 from models.reference_models import ReferenceModel, clinical_model, size_model
 from models.repetitions import leave_one_site_out, repeated_nested
 from models.selection.repeatability import robust_radiomics
+from models.shapley import shap_record
 from models.signature import MAX_MISSING
 from models.sites import per_site
 from models.spread import OnCores, Spread
@@ -82,6 +83,7 @@ def run_study(
         names = [*development.signatures, *(m.name for m in references)]
         checks = _data_checks(patients, development, predictions)
         permuted = _permuted(patients, development, settings, progress, spread)
+        explained, contributions = shap_record(patients, development, settings.seed)
         metrics = {
             "signatures": {
                 kind: signature_metrics(kind, development, predictions, patients, settings.seed)
@@ -111,6 +113,7 @@ def run_study(
             "censoring": censoring_record(study.clinical, study.lost, predictions, names),
             "incident": incident_record(study.patients.get("incident"), predictions, names),
             "harmonisation": harmonisation_effect(patients, development, settings),
+            "shap": explained,
             **({"in_sample": study.in_sample} if study.in_sample is not None else {}),
         }
         if study.in_sample is not None and study.in_sample["handling"] == "apparent":
@@ -119,6 +122,7 @@ def run_study(
         metrics["recommendation"] = None if choice is None else choice._asdict()
         warnings.extend([*development.warnings, *sentences(checks, CALLED)])
         figures = figure_data(development, patients, settings, permuted[1], study.flow, study.sources)
+        figures["shap"] = contributions
     return StudyResult(
         settings=settings,
         signatures=development.signatures,

@@ -10,18 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.vocabulary import Partition
-from models.combined import CombinedSignature
+from models.importance import importance
 from models.leakage import SMALLER_GRID
 from models.protocol import Development
 from models.selection.lasso import Lasso
-from models.selection.matrix import FeatureMatrix
-from models.signature import AnySignature, Head, Signature
+from models.signature import Signature
 from models.study_patients import StudyPatients
 from models.study_settings import StudySettings
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-
 
 FROM_STORE = {
     "cohort": "Cohort",
@@ -64,51 +59,6 @@ def figure_data(
             "Ties": f"within {margin} of the best cross-validated AUC the simplest classifier wins",
         },
     }
-
-
-def importance(signature: AnySignature, patients: StudyPatients) -> list[tuple[str, float]]:
-    """Mean |change of log-odds| over the training patients when an input is set to its training median, largest first.
-
-    Inputs are selected features (``rad``), components (``dl``), or signs and clinical terms (``combined``).
-    """
-    rows = patients.rows(Partition.TRAINING)
-    if isinstance(signature, CombinedSignature):
-        return _importance(
-            signature.head, signature.stack.apply(_stacked(signature, patients, rows)), signature.stack.names
-        )
-    if not isinstance(signature, Signature):
-        return []
-    matrix = patients.radiomics if signature.kind == "rad" else patients.deep
-    if matrix is None:
-        return []
-    x = signature.selector.transform(_of(matrix, signature, patients, rows))
-    return _importance(signature.head, x, signature.selector.names)
-
-
-def _importance(head: Head, x: Floats, names: Sequence[str]) -> list[tuple[str, float]]:
-    as_is = head.fast_logit(x)
-    weights = []
-    for column, name in enumerate(names):
-        without = x.copy()
-        without[:, column] = np.median(x[:, column])
-        weights.append((name, float(np.abs(as_is - head.fast_logit(without)).mean() * head.calibration.slope)))
-    return sorted(weights, key=lambda pair: (-pair[1], pair[0]))
-
-
-def _stacked(signature: CombinedSignature, patients: StudyPatients, rows: Ints) -> Floats:
-    columns = []
-    for sign in signature.members:
-        matrix = patients.radiomics if sign.kind == "rad" else patients.deep
-        if matrix is not None:
-            x = sign.selector.transform(_of(matrix, sign, patients, rows))
-            columns.append(sign.head.fast_logit(x)[:, None])
-    if patients.clinical is not None:
-        columns.append(signature.stack.encoder.transform(patients.clinical, rows))
-    return np.hstack(columns)
-
-
-def _of(matrix: FeatureMatrix, signature: Signature, patients: StudyPatients, rows: Ints) -> Floats:
-    return signature.harmonised(matrix.columns(signature.selector.columns)[rows], patients.scanner[rows].tolist())
 
 
 def _lasso(lasso: Lasso, names: Sequence[str]) -> dict[str, Any]:
