@@ -28,11 +28,16 @@ def in_ray(settings: Settings, service: Literal["selection", "training"]) -> Cal
     def submit(run_id: str) -> None:
         import ray
 
-        task = ray.remote(num_cpus=1, max_retries=0)(_execute)
+        task = ray.remote(num_cpus=_of_a_run(settings), max_retries=0)(_execute)
         reference = task.remote(settings.model_dump(), service, run_id)
         threading.Thread(target=_watch, args=(settings, service, run_id, reference), daemon=True).start()
 
     return submit
+
+
+def _of_a_run(settings: Settings) -> int:
+    """CPUs that a run's own process reserves: none on a cluster, where its fits are tasks that take one each."""
+    return 0 if settings.ray_address else 1
 
 
 def retrain_in_ray(settings: Settings) -> CarryOut:
@@ -41,7 +46,7 @@ def retrain_in_ray(settings: Settings) -> CarryOut:
     def carry_out(schedule: Schedule) -> RetrainAnswer:
         import ray
 
-        task = ray.remote(num_cpus=1, max_retries=0)(_retrain)
+        task = ray.remote(num_cpus=_of_a_run(settings), max_retries=0)(_retrain)
         try:
             return cast("RetrainAnswer", ray.get(task.remote(settings.model_dump(), schedule)))
         except ray.exceptions.RayTaskError as error:

@@ -124,9 +124,10 @@ class House:
 
     @cached_property
     def training(self) -> TrainingHandler:
+        from infra.ray_spread import spread_of
         from services.training.handler import TrainingHandler
 
-        return TrainingHandler(self.store, RunProgress(self.control))
+        return TrainingHandler(self.store, RunProgress(self.control), spread=spread_of(self.settings))
 
     @cached_property
     def releases(self) -> Releases:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from feature_store.errors import AsdegError, NotFound, NotReady, RunCancelled
 from feature_store.run_progress import RunProgress
-from feature_store.software import software_version
+from feature_store.software import DECIDING_FITS, software_version
 from feature_store.store import FeatureStore
 from services.ids import new_id
 
@@ -70,7 +70,7 @@ class Run:
             artefacts={},
             settings=dict(settings),
             started_at=datetime.now(UTC),
-            software_version=software_version(),
+            software_version=software_version(DECIDING_FITS),
         )
         return cls(store, status, time.monotonic())._saved()
 

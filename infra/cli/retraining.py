@@ -10,6 +10,7 @@ import typer
 from infra.cli.command import command
 from infra.cli.runs import CohortFile, Grid, Permutations, RunId, Seed, cohort_settings, study_settings
 from infra.cli.session import Session
+from infra.cli.studies import RayAddress
 
 if TYPE_CHECKING:
     from services.training.messages import RetrainAnswer, RetrainRequest
@@ -46,6 +47,7 @@ def retrain(
     permutations: Permutations = None,
     seed: Seed = None,
     by: Annotated[str, typer.Option("--by", help="Who calls, for the records.")] = "command line",
+    ray_address: RayAddress = None,
 ) -> None:
     """Train on what is new since the last run and judge it at the gates; with nothing new, say so and stop.
 
@@ -53,7 +55,8 @@ def retrain(
     """
     request = _request(session, cohort, release, first_release, grid, permutations, seed)
     with session.progress("retrain") as progress:
-        answer = session.house().retraining.retrain(request, by=by, progress=progress)
+        house = session.but(ray_address=ray_address).house()
+        answer = house.retraining.retrain(request, by=by, progress=progress)
     _say(session, answer)
 
 

@@ -15,6 +15,7 @@ from infra.cli.studies import (
     MaxCv,
     MinIcc,
     Pdf,
+    RayAddress,
     RobustnessFile,
     Unmeasured,
     robustness_settings,
@@ -89,6 +90,7 @@ def train(
     icc: Icc = None,
     max_cv: MaxCv = None,
     unmeasured: Unmeasured = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Train the three signatures and write the report; nothing is released by it."""
     from services.training.messages import TrainRequest
@@ -97,7 +99,7 @@ def train(
     study = study_settings(session, grid, permutations, seed, filters)
     kept = _kept(session, robustness)
     request = TrainRequest(cohort=cohort_settings(cohort), study=study, selection_run=selection_run, robustness=kept)
-    handler = session.house().training
+    handler = session.but(ray_address=ray_address).house().training
     run_id = handler.begin(request)
     with session.progress("train") as progress:
         status = handler.execute(run_id, progress)

@@ -34,6 +34,10 @@ class Session:
 
         return House.open(self.settings, create=create)
 
+    def but(self, **settings: Any) -> Session:
+        """With other settings in some places (None means: not given). Raises SettingsError."""
+        return Session(self.settings.but(**settings), self.as_json)
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         """A table for people, a list of objects for programs (with every key, shown or not)."""
         if self.as_json:

@@ -34,6 +34,9 @@ MissingValues = Annotated[
 Table = Annotated[Path | None, typer.Option(help="CSV or Parquet, one row a patient, with patient_id.")]
 
 
+RayAddress = Annotated[
+    str | None, typer.Option(help="Fit on all of that Ray cluster.  [default: on this machine's cores]")
+]
 Pdf = Annotated[bool, typer.Option("--pdf", help="Write report.pdf as well.")]
 
 
@@ -45,7 +48,10 @@ def register(app: typer.Typer) -> None:
 def study(
     session: Session,
     outcome: Annotated[
-        Path, typer.Option(help="patient_id, outcome (0/1), cohort (training, …); optionally site, scanner, incident.")
+        Path,
+        typer.Option(
+            help="patient_id, outcome (0/1), cohort (training, …); optionally site, incident, scanner, scanner:t2_sag, …"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder the results are written to; made if absent.")],
     radiomics: Table = None,
@@ -70,14 +76,16 @@ def study(
         int | None, typer.Option(min=1, help="Nested cross-validation, so many times.  [default: 1]")
     ] = None,
     leave_one_site_out: Annotated[bool, typer.Option(help="Judge each training site by the others as well.")] = False,
+    ray_address: RayAddress = None,
     pdf: Pdf = False,
 ) -> None:
     """Run the study's whole protocol on feature tables.
 
     Writes metrics.json, predictions.parquet, report.html and the figures to --out.
     """
-    settings = session.settings.but(permutations=permutations, seed=seed, grid=grid)
+    settings = session.settings.but(permutations=permutations, seed=seed, grid=grid, ray_address=ray_address)
 
+    from infra.ray_spread import spread_of
     from models.report.render import write_report
     from models.study import run_study
     from models.study_settings import StudySettings
@@ -105,7 +113,7 @@ def study(
         robustness=robustness,
     )
     with session.progress("study") as progress:
-        result = run_study(tables, chosen, progress)
+        result = run_study(tables, chosen, progress, spread_of(settings))
     report = write_report(result, out, "ASDeg study")
     if pdf:
         from models.report.pdf import write_pdf

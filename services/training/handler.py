@@ -13,6 +13,7 @@ from feature_store.run_progress import RunProgress
 from feature_store.store import FeatureStore
 from models import artefacts
 from models.artefacts import Artefact
+from models.spread import Spread
 from models.study import run_study
 from models.study_result import StudyResult
 from services.runs import Progress, Run, RunHandler, RunStatus, read_run
@@ -47,11 +48,19 @@ class TrainingHandler(RunHandler):
     kind = "training"
 
     def __init__(
-        self, store: FeatureStore, under_way: RunProgress | None = None, *, write: Write | None = None
+        self,
+        store: FeatureStore,
+        under_way: RunProgress | None = None,
+        *,
+        write: Write | None = None,
+        spread: Spread | None = None,
     ) -> None:
-        """``write``: what is kept as the run's report (default: the whole report)."""
+        """``write``: what is kept as the run's report (default: the whole report).
+
+        ``spread``: where fits are carried out (default: on as many cores of this machine as the study says).
+        """
         super().__init__(store, under_way)
-        self._write = write or _whole_report
+        self._write, self._spread = write or _whole_report, spread
 
     def begin(self, request: TrainRequest, *, inputs: StudyInputs | None = None, begun_by: str = "request") -> str:
         """Record the run on its inputs (default: those of :meth:`inputs`); the run's id. Raises what that raises."""
@@ -99,7 +108,7 @@ class TrainingHandler(RunHandler):
 
     def _carry_out(self, run: Run, progress: Progress) -> RunStatus:
         inputs = StudyInputs.from_settings(run.status.settings)
-        result = run_study(inputs.tables(self._store), inputs.study, progress)
+        result = run_study(inputs.tables(self._store), inputs.study, progress, self._spread)
         blobs = self._store.blobs
         kept = {kind: artefacts.save(cast(Artefact, sign), blobs) for kind, sign in result.signatures.items()}
         with tempfile.TemporaryDirectory(prefix="asdeg-report-") as folder:
