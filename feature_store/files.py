@@ -106,29 +106,36 @@ class DataFiles:
             found[site] = (count + 1, total + size)
         return found
 
-    def dataset(self, where: Where | None = None, above: tuple[str, int] | None = None) -> Any:
-        """Dataset of the files that may hold a row matching ``where`` (and a column above a number).
+    def dataset(self, where: Where | None = None) -> Any:
+        """Dataset of the files that may hold a row matching ``where``.
 
         Rows still have to be filtered: a file is left out only where none of its rows can match.
         Columns declared after a file was written read as null.
         """
+        return self._fragments.dataset(self.picked(where), self._schema)
+
+    def fragments(
+        self, where: Where | None = None, above: tuple[str, int] | None = None
+    ) -> list[tuple[Any, str | None]]:
+        """Files with their sites, cut down to the row groups that may hold a row matching ``where``.
+
+        With ``above`` only files that may hold a row whose column of that name is above that number.
+        """
         kept = self.picked(where)
         if above is not None:
             kept = kept.filter(pc.fill_null(pc.greater(kept[f"max.{above[0]}"], above[1]), True))
-        return self._fragments.dataset(kept, self._schema)
+        found = list(self._fragments.dataset(kept, self._schema).get_fragments())
+        sites = kept["partition.site"].to_pylist()
+        matching = expression({c: v for c, v in (where or {}).items() if c in self._bounded()})
+        if matching is not None:
+            with reading():
+                found = [fragment.subset(matching, schema=self._schema) for fragment in found]
+        return list(zip(found, sites, strict=True))
 
-    def row_groups(self, where: Where | None = None) -> Any:
-        """Dataset of the row groups that may hold a matching row, to be read as they stand.
-
-        A filter would copy every value that it lets through, which takes longer than reading it.
-        """
-        found = self.dataset(where)
-        matching = expression(where)
-        if matching is None:
-            return found
-        parts = [fragment.subset(matching, schema=self._schema) for fragment in found.get_fragments()]
-        kept = [part for part in parts if part.row_groups]
-        return pads.FileSystemDataset(kept, self._schema, found.format, found.filesystem)
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the rows."""
+        return self._schema
 
     def picked(self, where: Where | None) -> pa.Table:
         """The listing of the files that may hold a row matching ``where``."""

@@ -7,21 +7,16 @@ win, and the values of those rows are streamed in the same order.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_store.errors import StoreError
-from feature_store.files import DataFiles, Where, expression, reading
-from feature_store.rows import composite
-
-FEW_FILES = 4  # are read sooner than threads are woken
-ROW = "_row"
-BATCH_ROWS = 4096  # 28 MB of 851 float64 values a row
+from feature_store.codes import codes
+from feature_store.files import DataFiles, Where, values_of
+from feature_store.row_groups import Part, RowGroups, ahead
 
 
 def visible(scanned: pa.Table, pushes: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -32,28 +27,25 @@ def visible(scanned: pa.Table, pushes: pa.Table) -> tuple[np.ndarray, np.ndarray
     return positions, sequences
 
 
-def latest(keys: pa.Array, sequences: np.ndarray) -> np.ndarray:
-    """Positions of the highest sequence of every distinct key, in ascending order."""
-    codes = np.asarray(keys.dictionary_encode().indices)
-    order = np.lexsort((sequences, codes))
-    last = np.append(codes[order][1:] != codes[order][:-1], True) if len(order) else np.zeros(0, bool)
+def latest(keys: np.ndarray, sequences: np.ndarray) -> np.ndarray:
+    """Ascending positions of the highest sequence of every distinct key (:func:`feature_store.codes.codes`)."""
+    order = np.lexsort((sequences, keys))
+    last = np.append(keys[order][1:] != keys[order][:-1], True) if len(order) else np.zeros(0, bool)
     return np.sort(order[last])
 
 
-def changes(keys: pa.Array, sequences: np.ndarray, hashes: pa.Array) -> np.ndarray:
+def changes(keys: np.ndarray, sequences: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """Positions of true revisions, by key and sequence: a row equal to the one before it is none.
 
     Two writers that race with the same row both commit it; readers see it once, as the first wrote it.
     """
-    codes = np.asarray(keys.dictionary_encode().indices)
-    values = np.asarray(hashes.dictionary_encode().indices)
-    order = np.lexsort((sequences, codes))
-    same = (codes[order][1:] == codes[order][:-1]) & (values[order][1:] == values[order][:-1])
+    order = np.lexsort((sequences, keys))
+    same = (keys[order][1:] == keys[order][:-1]) & (hashes[order][1:] == hashes[order][:-1])
     return order[np.append([True], ~same)] if len(order) else order
 
 
 class Heads:
-    """Latest rows of one table: ``keys`` (key columns, push_id, row_hash, push_sequence) and their values.
+    """Latest rows of one table: ``keys`` (key columns, push_id, push_sequence) and their values.
 
     ``also`` names further columns to have among ``keys``. Keys whose latest revision is a withdrawal are not
     there; ``withdrawn`` holds them (key columns and push_sequence).
@@ -62,31 +54,22 @@ class Heads:
     def __init__(
         self, files: DataFiles, where: Where, key: Sequence[str], pushes: pa.Table, also: Sequence[str] = ()
     ) -> None:
-        with reading():
-            self._dataset = files.row_groups(where)
-        self._whole = not where
-        columns = [*key, "push_id", "row_hash", "withdrawn", *also]
-        scanned = self._scan(columns)
-        self._scanned = len(scanned)
-        scanned = scanned.append_column(ROW, pa.array(np.arange(len(scanned))))
+        self._stored = RowGroups(files.fragments(where), files.schema)
+        scanned = self._stored.table([*key, "push_id", "withdrawn", *also])
+        rows = np.arange(len(scanned))
         if where:
-            scanned = scanned.filter(expression(where))
-        positions, sequences = visible(scanned, pushes)
-        shown = scanned.take(pa.array(positions))
-        winners = latest(composite(shown, key), sequences)
-        newest = shown.take(pa.array(winners)).append_column("push_sequence", pa.array(sequences[winners]))
-        gone = pc.fill_null(newest["withdrawn"], False)
-        live = np.flatnonzero(~np.asarray(gone))
-        self._positions = np.asarray(newest[ROW])[live]
-        self.keys: pa.Table = newest.take(pa.array(live)).drop_columns(["withdrawn", ROW])
-        self.withdrawn: pa.Table = newest.filter(gone).select([*key, "push_sequence"])
-
-    def _scan(self, columns: list[str]) -> pa.Table:
-        if not self._dataset.files:  # a scan of no file still costs a millisecond
-            return pa.schema([self._dataset.schema.field(name) for name in columns]).empty_table()
-        many = len(self._dataset.files) > FEW_FILES or self._dataset.count_rows() > BATCH_ROWS
-        with reading():
-            return self._dataset.to_table(columns=columns, use_threads=many)
+            rows = _matching(scanned, where)
+            scanned = _taken(scanned, rows)
+        shown, sequences = visible(scanned, pushes)
+        rows, scanned = rows[shown], _taken(scanned, shown)
+        newest = latest(codes([scanned], key)[0], sequences)
+        rows, scanned, sequences = rows[newest], _taken(scanned, newest), sequences[newest]
+        found = scanned.append_column("push_sequence", pa.array(sequences))
+        gone = np.asarray(pc.fill_null(found["withdrawn"], False))
+        live = np.flatnonzero(~gone)
+        self._rows = rows[live]
+        self.keys: pa.Table = _taken(found, live).drop_columns(["withdrawn"])
+        self.withdrawn: pa.Table = found.select([*key, "push_sequence"]).take(pa.array(np.flatnonzero(gone)))
 
     def newest(self) -> pa.Table:
         """Every key that ever was, with the sequence of its latest revision, be it a withdrawal or not."""
@@ -95,77 +78,81 @@ class Heads:
     @property
     def schema(self) -> pa.Schema:
         """Of the stored rows."""
-        return self._dataset.schema
+        return self._stored.schema
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Batches whose rows, one after another, belong to the rows of ``keys``."""
-        wanted = list(dict.fromkeys([*columns, "push_id"]))
-        scanner = self._dataset.scanner(
-            columns=wanted,
-            batch_size=BATCH_ROWS,
-            batch_readahead=4,
-            fragment_readahead=4,
-            use_threads=len(self._dataset.files) > FEW_FILES or self._scanned > BATCH_ROWS,
-        )
-        start = taken = 0
-        pushes = []
-        with reading():
-            for batch in scanner.to_batches():
-                until = np.searchsorted(self._positions, start + len(batch))
-                rows = self._positions[taken:until] - start
-                if len(rows):
-                    found = batch if len(rows) == len(batch) else batch.take(pa.array(rows))
-                    pushes.append(found.column("push_id"))
-                    yield found.select(list(columns))
-                start, taken = start + len(batch), int(until)
-        # once at the end: a row group at a time, it takes as long as the reading
-        read = pa.chunked_array(pushes, pa.string()) if pushes else pa.chunked_array([], pa.string())
-        if start != self._scanned or not read.equals(self.keys["push_id"].cast(pa.string())):
-            raise StoreError("A table changed while it was read.", action="Read again.")
+    def table(self, columns: Sequence[str]) -> pa.Table:
+        """Rows that belong to the rows of ``keys``."""
+        wanted = pa.schema([self.schema.field(name) for name in columns])
+        return pa.concat_tables([wanted.empty_table(), *self.batches(columns)])
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Tables whose rows, one after another, belong to the rows of ``keys``."""
+        return ahead(lambda part: self._of(part, columns)[1], self._parts())
+
+    def each(self, columns: Sequence[str], work: Callable[[np.ndarray, pa.Table], None]) -> None:
+        """Calls ``work`` with places in ``keys`` and their rows, until it has had all; several calls at once."""
+        for _ in ahead(lambda part: work(*self._of(part, columns)), self._parts()):
+            pass
+
+    def _parts(self) -> list[Part]:
+        """Parts of the files in which there is a row of ``keys``."""
+        found = self._stored.parts()
+        bounds = np.searchsorted(self._rows, [part.start for part in found] + [self._stored.rows])
+        return [part for part, some in zip(found, np.diff(bounds) > 0, strict=True) if some]
+
+    def _of(self, part: Part, columns: Sequence[str]) -> tuple[np.ndarray, pa.Table]:
+        first, end = np.searchsorted(self._rows, [part.start, part.start + part.rows])
+        return np.arange(first, end), _taken(self._stored.read(part, columns), self._rows[first:end] - part.start)
 
     def reader(self, column: str) -> CellReader:
-        """For single cells of ``column`` by their place in ``keys``; only of heads that nothing was filtered from."""
-        assert self._whole
-        return CellReader(self._dataset, column, self._positions)
+        """For single cells of ``column`` by their place in ``keys``."""
+        return CellReader(self._stored, column, self._rows)
+
+
+def _matching(rows: pa.Table, where: Where) -> np.ndarray:
+    """Positions of the rows that match."""
+    found = np.ones(len(rows), bool)
+    for column, value in where.items():
+        wanted = pa.array(values_of(value), rows[column].type)
+        found &= np.asarray(pc.is_in(rows[column], value_set=wanted))
+    return np.flatnonzero(found)
+
+
+def _taken(rows: pa.Table, positions: np.ndarray) -> pa.Table:
+    """These rows, in ascending order; to take all of them copies nothing."""
+    return rows if len(positions) == len(rows) else rows.take(pa.array(positions))
 
 
 class CellReader:
     """Cells of one column of lists, read row group by row group from files that stay open. Thread-safe."""
 
-    def __init__(self, dataset: Any, column: str, positions: np.ndarray) -> None:
-        self._column, self._fragments = column, list(dataset.get_fragments())
-        ends = np.cumsum([fragment.count_rows() for fragment in self._fragments], dtype=np.int64)
-        self._file = np.searchsorted(ends, positions, side="right")
-        self._row = positions - np.append(0, ends)[self._file]
-        self._opened: dict[int, tuple[pq.ParquetFile, np.ndarray, threading.Lock]] = {}
+    def __init__(self, stored: RowGroups, column: str, rows: np.ndarray) -> None:
+        self._stored, self._column = stored, column
+        self._rows, self._groups = rows, stored.group_of(rows)
+        self._opened: dict[int, tuple[pq.ParquetFile, threading.Lock]] = {}
         self._lock = threading.Lock()
 
     def cells(self, places: np.ndarray) -> list[np.ndarray | None]:
         """Of the rows ``places`` of ``keys``, in that order; None where the cell is null."""
         found: list[np.ndarray | None] = [None] * len(places)
-        groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        for at, place in enumerate(places.tolist()):
-            number, row = int(self._file[place]), int(self._row[place])
-            starts = self._file_of(number)[1]
-            group = int(np.searchsorted(starts, row, side="right")) - 1
-            groups.setdefault((number, group), []).append((at, row - int(starts[group])))
-        for (number, group), rows in groups.items():
-            file, _, lock = self._opened[number]
+        groups: dict[int, list[tuple[int, int]]] = {}
+        for at, (row, group) in enumerate(zip(self._rows[places].tolist(), self._groups[places].tolist(), strict=True)):
+            groups.setdefault(group, []).append((at, row))
+        for number, rows in groups.items():
+            part = self._stored.group(number)
+            file, lock = self._open(part.file)
             with lock:
-                read = file.read_row_group(group, columns=[self._column], use_threads=False)
+                read = self._stored.read(part, [self._column], file)
             cells = read.column(0).combine_chunks()
             flat, offsets = cells.values.to_numpy(zero_copy_only=False), cells.offsets.to_numpy()
             valid = cells.is_valid().to_numpy(zero_copy_only=False)
             for at, row in rows:
-                if valid[row]:
-                    found[at] = flat[offsets[row] : offsets[row + 1]]
+                if valid[row - part.start]:
+                    found[at] = flat[offsets[row - part.start] : offsets[row - part.start + 1]]
         return found
 
-    def _file_of(self, number: int) -> tuple[pq.ParquetFile, np.ndarray, threading.Lock]:
+    def _open(self, number: int) -> tuple[pq.ParquetFile, threading.Lock]:
         with self._lock:
             if number not in self._opened:
-                fragment = self._fragments[number]
-                file = pq.ParquetFile(fragment.filesystem.open_input_file(fragment.path))
-                sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-                self._opened[number] = (file, np.append(0, np.cumsum(sizes)), threading.Lock())
+                self._opened[number] = (self._stored.open(number), threading.Lock())
             return self._opened[number]

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.codes import positions
 from feature_store.errors import FeaturesMissing, StoreError, UsageError
-from feature_store.rows import composite
 from feature_store.schemas import EMBEDDINGS, RADIOMICS, TableSchema
 from feature_store.snapshot import Snapshot
 from feature_store.vocabulary import RoiName
@@ -70,7 +70,7 @@ class MatrixPlan:
     ) -> None:
         """With ``placed`` it is known of every row where it is stored, for :meth:`of_case`."""
         late = _after_surgery(view, cases)
-        current = _current(view, cases)
+        regions = _current(view, cases)
         known = _feature_names(view, feature_sets)
         self._rows, self._wanted = len(cases), rois
         self._sets = {name: len(known[name][1]) for name in feature_sets}
@@ -79,7 +79,7 @@ class MatrixPlan:
             ids = [name for name in feature_sets if known[name][0] is schema]
             if ids:
                 names = {i: known[i][1] for i in ids}
-                self._parts.append(_Part(view, schema, ids, names, cases, rois, late, current, placed))
+                self._parts.append(_Part(view, schema, ids, names, cases, rois, late, regions, placed))
 
     def read(self) -> FeatureMatrix:
         """The matrix."""
@@ -118,12 +118,12 @@ class _Part:
         names: Mapping[str, Sequence[str]],
         cases: Sequence[tuple[str, str, str]],
         rois: Sequence[RoiName],
-        late: pa.Array,
-        current: pa.Array,
+        late: pa.Table,
+        regions: pa.Table,
         placed: bool,
     ) -> None:
         kind = schema.key[-1]
-        where = {} if placed else _where(cases) | {kind: list(ids)}  # a row's place is known in whole files only
+        where = ({} if placed else _where(cases)) | {kind: list(ids)}
         self._heads = view.heads(schema.name, where, also=SOURCE_COLUMNS)
         self._names = [names[name] for name in ids]
         self.width, self.refused = 0, 0
@@ -134,12 +134,12 @@ class _Part:
         if self._heads is None:
             return
         keys = self._heads.keys
-        self._case = _position(composite(keys, CASE_COLUMNS), _composite(CASE_COLUMNS, cases))
-        roi = _position(composite(keys, ROI_COLUMNS), _composite(ROI_COLUMNS, [_roi_row(roi) for roi in rois]))
-        set_at = _position(composite(keys, [kind]), _composite([kind], [(name,) for name in ids]))
-        of_current = np.asarray(pc.is_in(composite(keys, ROI_SOURCE), value_set=current))
-        wanted = (self._case >= 0) & (roi >= 0) & (set_at >= 0) & of_current
-        refused = wanted & np.asarray(pc.is_in(composite(keys, (*CASE_COLUMNS, "sequence")), value_set=late))
+        self._case = positions(keys, _rows(CASE_COLUMNS, cases), CASE_COLUMNS)
+        roi = positions(keys, _rows(ROI_COLUMNS, [_roi_row(roi) for roi in rois]), ROI_COLUMNS)
+        set_at = positions(keys, _rows([kind], [(name,) for name in ids]), [kind])
+        of_region = positions(keys, regions, ROI_SOURCE) >= 0
+        wanted = (self._case >= 0) & (roi >= 0) & (set_at >= 0) & of_region
+        refused = wanted & (positions(keys, late, (*CASE_COLUMNS, "sequence")) >= 0)
         self.refused = int(refused.sum())
         self._block = np.where(wanted & ~refused, set_at * len(rois) + roi, -1)
         for block in np.unique(self._block[self._block >= 0]).tolist():
@@ -188,29 +188,30 @@ class _Part:
         number_of[list(self._starts)] = np.arange(len(self._starts))
         lengths = set(self._lengths.values())
         length = lengths.pop() if len(lengths) == 1 else 0  # of every block, where they are all as long
-        cube = out.reshape(len(out), len(self.blocks), length) if length else None
-        row = 0
-        for batch in self._heads.batches(["values"]):
-            blocks = self._block[row : row + len(batch)]
-            cases = self._case[row : row + len(batch)]
-            row += len(batch)
-            cells = batch.column("values")
-            if cube is not None and not cells.null_count and (blocks >= 0).all():
+        # a row of the matrix is looked up once, not the row and the block, where there is nothing between the blocks
+        flat = out.reshape(-1, length) if length and out.flags.c_contiguous else None
+
+        def put(places: np.ndarray, rows: pa.Table) -> None:
+            blocks, cases = self._block[places], self._case[places]
+            cells = rows.column("values").combine_chunks()
+            if flat is not None and not cells.null_count and (blocks >= 0).all():
                 numbers = number_of[blocks]
                 if (np.diff(cells.offsets.to_numpy()) != length).any():
                     raise _wrong_length()
-                cube[cases, numbers] = cells.flatten().to_numpy().reshape(len(batch), length)
+                flat[cases * len(self.blocks) + numbers] = cells.flatten().to_numpy().reshape(-1, length)
                 filled[cases, numbers] = True
-                continue
+                return
             has_values = cells.is_valid().to_numpy(zero_copy_only=False)
             for block in np.unique(blocks[(blocks >= 0) & has_values]).tolist():
-                rows = np.flatnonzero((blocks == block) & has_values)
-                chosen = cells.take(pa.array(rows))
-                if (np.diff(chosen.offsets.to_numpy()) != self._lengths[block]).any():
+                chosen = np.flatnonzero((blocks == block) & has_values)
+                lists = cells.take(pa.array(chosen))
+                if (np.diff(lists.offsets.to_numpy()) != self._lengths[block]).any():
                     raise _wrong_length()
-                flat = chosen.flatten().to_numpy(zero_copy_only=False)
-                out[cases[rows], self.blocks[number_of[block]]] = flat.reshape(len(rows), self._lengths[block])
-                filled[cases[rows], number_of[block]] = True
+                values = lists.flatten().to_numpy(zero_copy_only=False)
+                out[cases[chosen], self.blocks[number_of[block]]] = values.reshape(len(chosen), self._lengths[block])
+                filled[cases[chosen], number_of[block]] = True
+
+        self._heads.each(["values"], put)
 
 
 def _wrong_length() -> StoreError:
@@ -229,26 +230,21 @@ def _roi_row(roi: RoiName) -> tuple[str, ...]:
     return (roi.sequence, roi.structure, roi.level, str(roi.side), roi.segmentation)
 
 
-def _composite(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Array:
+def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:
     arrays = [pa.array([row[i] for row in rows], pa.string()) for i in range(len(columns))]
-    return composite(pa.table(arrays, names=list(columns)), columns)
+    return pa.table(arrays, names=list(columns))
 
 
-def _position(values: pa.Array, among: pa.Array) -> np.ndarray:
-    return np.asarray(pc.fill_null(pc.index_in(values, value_set=among), -1)).astype(np.int64)
-
-
-def _current(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Array:
+def _current(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Table:
     """The regions there are, each with the image and mask it is cut from now."""
     heads = view.heads("rois", _where(cases), also=SOURCE_COLUMNS)
-    return pa.array([], pa.string()) if heads is None else composite(heads.keys, ROI_SOURCE)
+    return _rows(ROI_SOURCE, []) if heads is None else heads.keys
 
 
-def _after_surgery(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Array:
+def _after_surgery(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Table:
     """Case and sequence of the images that were made after the surgery."""
     series = view.table("series", [*CASE_COLUMNS, "sequence", "days_from_index"], _where(cases))
-    late = series.filter(pc.greater(series["days_from_index"], 0))
-    return composite(late, (*CASE_COLUMNS, "sequence"))
+    return series.filter(pc.greater(series["days_from_index"], 0))
 
 
 def _feature_names(view: Snapshot, ids: Sequence[str]) -> dict[str, tuple[TableSchema, list[str]]]:

@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from feature_store.delta import DeltaLog, TransactionTaken
 from feature_store.errors import StoreError
-from feature_store.files import reading
-from feature_store.heads import FEW_FILES
+from feature_store.row_groups import RowGroups
 from feature_store.rows import row_hashes
 from feature_store.schemas import PUSHES
 from feature_store.software import software_version
@@ -46,11 +44,9 @@ class PushLog:
             files = self._log.files()
             if files is not None:
                 last = len(self._rows)
-                newer = files.dataset(above=("sequence", last))
-                few = len(newer.files) <= FEW_FILES
-                with reading():
-                    new = newer.to_table(filter=pads.field("sequence") > last, use_threads=not few)
-                new = new.sort_by("sequence")
+                newer = RowGroups(files.fragments(above=("sequence", last)), files.schema)
+                new = newer.table(files.schema.names)
+                new = new.filter(pc.greater(new["sequence"], last)).sort_by("sequence")
                 new = _once(new)
                 if new["sequence"].to_pylist() != list(range(last + 1, last + len(new) + 1)):
                     raise StoreError(

@@ -79,7 +79,7 @@ class _Part:
         """Mask of the rows not written yet that differ from their key's latest revision."""
         if self.written.all():
             return np.zeros(len(self.rows), bool)
-        heads = snapshot.heads(self.schema.name, _neighbourhood(self.schema, self.rows))
+        heads = snapshot.heads(self.schema.name, _neighbourhood(self.schema, self.rows), also=["row_hash"])
         if heads is None or not len(heads.keys):
             return ~self.written & ~self.withdrawn
         at = pc.index_in(self.keys, value_set=composite(heads.keys, self.schema.key))
@@ -239,7 +239,7 @@ def _withdrawals(before: Snapshot, schema: TableSchema, keys: Rows) -> _Part | N
     if heads is None:
         return None
     columns = list(schema.column_names)
-    rows = pa.Table.from_batches(heads.batches(columns), pa.schema([heads.schema.field(name) for name in columns]))
+    rows = heads.table(columns)
     rows = rows.filter(pc.is_in(composite(rows, schema.key), value_set=composite(wanted, schema.key)))
     if not len(rows):
         return None

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from feature_store.codes import codes
 from feature_store.delta import DeltaLog
 from feature_store.errors import UsageError
 from feature_store.files import DataFiles, Where, expression, reading
 from feature_store.heads import Heads, changes, visible
-from feature_store.rows import composite
 from feature_store.schemas import TABLES, TableSchema
 
 
@@ -61,7 +61,7 @@ class Snapshot:
         elif set(read) <= set(heads.keys.column_names):
             found = heads.keys.select(read).cast(arrow)
         else:
-            found = pa.Table.from_batches(heads.batches(read), _read_schema(heads, arrow)).cast(arrow)
+            found = heads.table(read).cast(arrow)
         return _matching(found, schema, later, wanted)
 
     def heads(self, name: str, where: Where | None = None, also: Sequence[str] = ()) -> Heads | None:
@@ -97,7 +97,8 @@ class Snapshot:
                 found = files.dataset(keyed).to_table(columns=read, filter=expression(keyed))
             positions, sequences = visible(found, self.pushes)
             found = found.take(pa.array(positions))
-            kept = changes(composite(found, schema.key), sequences, found["row_hash"].combine_chunks())
+            keys, hashes = codes([found], schema.key)[0], codes([found], ["row_hash"])[0]
+            kept = changes(keys, sequences, hashes)
             found, sequences = found.take(pa.array(kept)), sequences[kept]
         times = self.pushes["committed_at"].take(pa.array(sequences - 1))
         later = {c: v for c, v in (where or {}).items() if c not in schema.key}
@@ -143,8 +144,3 @@ def _known(schema: TableSchema, columns: Iterable[str]) -> list[str]:
 def _matching(found: pa.Table, schema: TableSchema, where: Where, columns: Sequence[str]) -> pa.Table:
     _known(schema, [*where, *columns])
     return (found.filter(expression(where)) if where else found).select(list(columns))
-
-
-def _read_schema(heads: Heads, arrow: pa.Schema) -> pa.Schema:
-    stored = heads.schema
-    return pa.schema([stored.field(name) for name in arrow.names])

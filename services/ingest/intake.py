@@ -195,7 +195,7 @@ def _held(snapshot: Snapshot, state: CaseState) -> str:
     where = {"site": state.site, "patient_id": state.patient_id}
     parts = [software_version()]
     for table in CASE_TABLES:
-        heads = snapshot.heads(table, where)
+        heads = snapshot.heads(table, where, also=["row_hash"])
         parts += sorted(heads.keys["row_hash"].to_pylist()) if heads is not None else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -63,7 +63,7 @@ def check_whole(snapshot: Snapshot) -> int:
                 written[push_id, name] -= 1
         heads = snapshot.heads(name)
         assert heads is not None
-        keys = heads.keys.drop_columns(["push_id", "row_hash", "push_sequence"]).to_pylist()
+        keys = heads.keys.drop_columns(["push_id", "push_sequence"]).to_pylist()
         assert len({tuple(key.values()) for key in keys}) == len(keys)
     assert not any(written.values())
     patients = {name: set(snapshot.table(name, ["patient_id"])["patient_id"].to_pylist()) for name in TABLES}

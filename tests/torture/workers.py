@@ -204,7 +204,7 @@ def twice(snapshot: Snapshot) -> int:
     for name in ("cases", "series", "rois", "clinical", "radiomics"):
         heads = snapshot.heads(name)
         if heads is not None:
-            keys = heads.keys.drop_columns(["push_id", "row_hash", "push_sequence"]).to_pylist()
+            keys = heads.keys.drop_columns(["push_id", "push_sequence"]).to_pylist()
             doubled += len(keys) - len({tuple(key.values()) for key in keys})
     seen = Counter(
         (row["site"], row["patient_id"], row["push_sequence"]) for row in snapshot.revisions("clinical").to_pylist()
