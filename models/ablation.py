@@ -28,6 +28,7 @@ from models.evaluation.auc import auc, delong_ci, delong_paired
 from models.folds import rarer_class
 from models.performance import HELD_OUT
 from models.protocol import Development, sign_source
+from models.scanners import Scanners
 from models.selection.matrix import FeatureMatrix
 from models.spread import OnCores, Spread
 from models.study_patients import StudyPatients
@@ -127,7 +128,7 @@ def _matrices(patients: StudyPatients) -> dict[str, FeatureMatrix]:
 
 def _scores(
     matrices: Mapping[str, FeatureMatrix],
-    scanner: NDArray[np.str_],
+    scanner: Scanners,
     training: Ints,
     judged: Ints,
     y: NDArray[np.int64],

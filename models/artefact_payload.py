@@ -20,6 +20,7 @@ from models.clinical_columns import ClinicalEncoder, ClinicalVariable, EncodedVa
 from models.combined import CombinedSignature, Stack
 from models.harmonisation import Harmoniser
 from models.scale import Scale
+from models.scanners import Harmonisation
 from models.selection.scaling import Scaling
 from models.selection.selector import Selector
 from models.signature import Head, Signature
@@ -51,8 +52,8 @@ def to_payload(artefact: Selector | Signature | CombinedSignature, signs: dict[s
         settings, arrays = _of_selector(artefact.selector)
         own: dict[str, Any] = {"selector": settings}
         if artefact.harmoniser is not None:
-            own["harmoniser"] = {"batches": list(artefact.harmoniser.batches), "unseen": artefact.harmoniser.unseen}
-            arrays |= {"combat_slope": artefact.harmoniser.slope, "combat_offset": artefact.harmoniser.offset}
+            own["harmoniser"], lines = _of_harmonisation(artefact.harmoniser)
+            arrays |= lines
     else:
         own, arrays = _of_stack(artefact.stack)
         own = {"stack": own, "signs": signs}
@@ -71,7 +72,7 @@ def from_payload(payload: Payload, signs: dict[str, Signature]) -> Selector | Si
     if settings["kind"] == "combined":
         return CombinedSignature(signs, _to_stack(settings["stack"], arrays), head)
     selector = _to_selector(settings["selector"], arrays)
-    return Signature(settings["kind"], selector, head, _to_harmoniser(settings.get("harmoniser"), selector, arrays))
+    return Signature(settings["kind"], selector, head, _to_harmonisation(settings.get("harmoniser"), selector, arrays))
 
 
 def dump_estimator(estimator: Any) -> bytes:
@@ -150,11 +151,36 @@ def _to_selector(settings: dict[str, Any], arrays: Arrays) -> Selector:
     )
 
 
-def _to_harmoniser(settings: dict[str, Any] | None, selector: Selector, arrays: Arrays) -> Harmoniser | None:
+def _of_harmonisation(harmonisation: Harmonisation) -> tuple[list[dict[str, Any]], Arrays]:
+    parts = [
+        {"by": p.by, "columns": list(p.names), "batches": list(p.batches), "few": list(p.few), "unseen": p.unseen}
+        for p in harmonisation.parts
+    ]
+    slopes = {f"combat_slope_{i}": part.slope for i, part in enumerate(harmonisation.parts)}
+    offsets = {f"combat_offset_{i}": part.offset for i, part in enumerate(harmonisation.parts)}
+    return parts, slopes | offsets
+
+
+def _to_harmonisation(settings: Any, selector: Selector, arrays: Arrays) -> Harmonisation | None:
     if settings is None:
         return None
-    lines = arrays["combat_slope"], arrays["combat_offset"]
-    return Harmoniser(selector.columns, tuple(settings["batches"]), *lines, settings["unseen"])
+    if isinstance(settings, dict):  # format 1: one scanner for all columns
+        lines = arrays["combat_slope"], arrays["combat_offset"]
+        parts = [Harmoniser(selector.columns, tuple(settings["batches"]), *lines, settings["unseen"])]
+    else:
+        parts = [
+            Harmoniser(
+                tuple(part["columns"]),
+                tuple(part["batches"]),
+                arrays[f"combat_slope_{i}"],
+                arrays[f"combat_offset_{i}"],
+                part["unseen"],
+                tuple(part["few"]),
+                part["by"],
+            )
+            for i, part in enumerate(settings)
+        ]
+    return Harmonisation(selector.columns, tuple(parts))
 
 
 def _of_stack(stack: Stack) -> tuple[dict[str, Any], Arrays]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from feature_store.vocabulary import Partition
 from models.evaluation.inputs import logit
 from models.performance import HELD_OUT
+from models.scanners import Scanners
 from models.selection.matrix import FeatureMatrix
 from models.selection.scaling import HEAVY_TAIL, quartiles, usable_columns
 
@@ -45,22 +46,33 @@ def heavy_tailed(matrix: FeatureMatrix, training: NDArray[np.intp]) -> dict[str,
 
 
 def batch_like(
-    matrix: FeatureMatrix, training: NDArray[np.intp], batch: NDArray[np.str_], selected: Sequence[str]
+    matrix: FeatureMatrix, training: NDArray[np.intp], scanner: Scanners, selected: Sequence[str]
 ) -> dict[str, Any]:
     """``n_columns`` that tell batches apart among training patients, and which of the ``selected`` ones do.
 
-    By the share of the variance of a column's ranks between batches, less what chance gives (ω²).
+    By the share of the variance of a column's ranks between the scanners of its sequence, less what chance gives (ω²).
     """
-    share = batch_share(matrix.values[training], batch[training])
+    own = scanner.take(training)
+    share = share_by_scanner(matrix.take(training), own)
     names = np.array(matrix.names)
     telling = [n for n in selected if n in matrix.names and share[matrix.names.index(n)] > BATCH_LIKE]
     return {
-        "n_batches": len(np.unique(batch[training])),
+        "n_batches": len({(by, name) for by in own.groups(matrix.names) for name in own.names[by].tolist()}),
         "n_columns": int((share > BATCH_LIKE).sum()),
         "of": len(names),
         "median_share": float(np.median(share)) if len(share) else None,
         "selected": [{"name": n, "share": float(share[matrix.names.index(n)])} for n in telling],
     }
+
+
+def share_by_scanner(matrix: FeatureMatrix, scanner: Scanners) -> Floats:
+    """:func:`batch_share` of each column (p,) between the scanners of its own sequence, of patients who have it."""
+    share = np.zeros(len(matrix.names))
+    for by, columns in scanner.groups(matrix.names).items():
+        x = matrix.values[:, columns]
+        there = np.isfinite(x).any(axis=1)
+        share[columns] = batch_share(x[there], scanner.names[by][there])
+    return share
 
 
 def batch_share(x: Floats, batch: NDArray[np.str_]) -> Floats:

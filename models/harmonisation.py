@@ -7,7 +7,7 @@ nothing else is. What is kept is a line a batch and column, so that a single pat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,8 +21,10 @@ Ints = NDArray[np.intp]
 Texts = NDArray[np.str_]
 Unseen = Literal["as_is", "refuse"]
 
+SCANNER = "scanner"
+"""The feature that says where a patient was scanned; asked for by signatures that harmonise."""
 MIN_BATCH = 5
-"""A scanner with fewer training patients teaches nothing: its patients are treated as an unseen scanner's."""
+"""A scanner with fewer training patients teaches nothing: its patients' values are left as they are."""
 CONVERGED = 1e-4
 MOST_STEPS = 500
 
@@ -32,7 +34,8 @@ class Harmoniser:
     """``slope`` and ``offset`` (batches, p): x becomes slope × x + offset. Other batches follow ``unseen``.
 
     ``as_is`` leaves an unseen scanner's values as they are (they are on the pooled location and spread at best);
-    ``refuse`` raises UsageError. Missing values stay missing.
+    ``refuse`` raises UsageError. ``few``: scanners that were there while fitting with too few patients; their values
+    are left as they are under either policy. Missing values stay missing. ``by``: the feature that names the scanner.
     """
 
     names: tuple[str, ...]
@@ -40,15 +43,17 @@ class Harmoniser:
     slope: Floats
     offset: Floats
     unseen: Unseen = "as_is"
+    few: tuple[str, ...] = ()
+    by: str = SCANNER
 
     def apply(self, x: Floats, batch: Sequence[str] | Texts) -> Floats:
         """``x`` (n, p) in the order of ``names``, ``batch`` (n,)."""
         place = {name: i for i, name in enumerate(self.batches)}
         index = np.array([place.get(str(name), -1) for name in batch], dtype=np.intp)
-        strangers = index < 0
+        strangers = (index < 0) & ~np.isin(batch, self.few) & np.isfinite(x).any(axis=1)
         if self.batches and strangers.any() and self.unseen == "refuse":
             raise UsageError(
-                f"{int(strangers.sum())} patients are from scanners that the harmonisation has not learnt.",
+                f"{int(strangers.sum())} patients are from scanners that the harmonisation has not learnt ({self.by}).",
                 action="Train with patients of that scanner, or let unseen scanners pass as they are.",
             )
         # The last row, which index −1 takes, changes nothing.
@@ -60,20 +65,23 @@ class Harmoniser:
         """The same for some of its columns."""
         place = {name: i for i, name in enumerate(self.names)}
         columns = [place[name] for name in names]
-        return Harmoniser(tuple(names), self.batches, self.slope[:, columns], self.offset[:, columns], self.unseen)
+        return replace(self, names=tuple(names), slope=self.slope[:, columns], offset=self.offset[:, columns])
 
 
-def fit_combat(matrix: FeatureMatrix, batch: Texts, unseen: Unseen = "as_is") -> Harmoniser:
+def fit_combat(matrix: FeatureMatrix, batch: Texts, unseen: Unseen = "as_is", by: str = SCANNER) -> Harmoniser:
     """Fitted on the patients given. With fewer than two batches of five patients or more nothing is changed.
 
-    Missing values count as the column's median while fitting. Columns that do not vary are left alone.
+    Missing values count as the column's median while fitting; who has no value at all counts nowhere. Columns that
+    do not vary are left alone.
     """
-    counted, sizes = np.unique(batch, return_counts=True)
+    there = np.isfinite(matrix.values).any(axis=1)
+    counted, sizes = np.unique(batch[there], return_counts=True)
     batches = tuple(str(name) for name in counted[sizes >= MIN_BATCH])
+    few = tuple(str(name) for name in counted[sizes < MIN_BATCH])
     p = len(matrix.names)
     if len(batches) < 2:
-        return Harmoniser(matrix.names, (), np.ones((0, p)), np.zeros((0, p)), unseen)
-    rows = np.isin(batch, batches)
+        return Harmoniser(matrix.names, (), np.ones((0, p)), np.zeros((0, p)), unseen, by=by)
+    rows = there & np.isin(batch, batches)
     x, index = _filled(matrix.values[rows]), np.searchsorted(np.array(batches), batch[rows])
     n = np.bincount(index).astype(np.float64)
     mean = np.stack([x[index == b].mean(axis=0) for b in range(len(batches))])
@@ -87,7 +95,7 @@ def fit_combat(matrix: FeatureMatrix, batch: Texts, unseen: Unseen = "as_is") ->
         # z' = (z − shift) / √spread, in the column's own units again.
         slope[b, varies] = 1 / np.sqrt(spread)
         offset[b, varies] = centre[varies] - (centre[varies] + shift * sd[varies]) / np.sqrt(spread)
-    return Harmoniser(matrix.names, batches, slope, offset, unseen)
+    return Harmoniser(matrix.names, batches, slope, offset, unseen, few, by)
 
 
 def _empirical_bayes(z: Floats) -> tuple[Floats, Floats]:

@@ -7,15 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from feature_store.scanners import sequence_of
 from feature_store.vocabulary import Partition
 from models.ablation import refitted_scores
-from models.data_checks import batch_share
+from models.data_checks import share_by_scanner
 from models.evaluation.auc import auc, delong_paired
 from models.folds import rarer_class
-from models.harmonisation import MIN_BATCH, fit_combat
+from models.harmonisation import MIN_BATCH
 from models.performance import HELD_OUT
 from models.protocol import Development, sign_source
+from models.scanners import Scanners, fit_harmonisation
+from models.selection.matrix import FeatureMatrix
 from models.study_patients import StudyPatients
 from models.study_settings import StudySettings
 
@@ -25,34 +29,72 @@ def harmonisation_effect(
 ) -> dict[str, Any] | None:
     """Whether it was used or not; None where training has no two scanners of five patients to learn from.
 
-    ``scanners``: training patients of each; ``unseen``: held-out patients of others, whom nothing is learnt for.
+    ``sequences``: a row each scanner that columns go by (``sequence`` is None for the one of all others), with its
+    training patients by ``scanners``, those with too ``few`` to learn from, and ``unseen``, held-out patients of
+    others than are learnt. Only patients who have a value of the sequence count. ``scanners`` and ``unseen`` are the
+    same of all sequences together.
     ``separability``: median share of a column's rank variance between training scanners, before and after ComBat.
     ``effect``: AUC with ComBat less that without, the signature's classifier and grid point refitted either way, on
     the held-out patients of the cohorts that have both outcomes.
     """
-    training = patients.rows(Partition.TRAINING)
-    counts = Counter(patients.scanner[training].tolist())
-    known = [name for name, count in counts.items() if count >= MIN_BATCH]
-    if len(known) < 2:
+    matrices = {"radiomics": patients.radiomics, "deep": patients.deep}
+    there = _there([matrix for matrix in matrices.values() if matrix is not None], patients.scanner)
+    rows = [_sequence(by, has, patients) for by, has in sorted(there.items())]
+    if not any(row["learnt"] for row in rows):
         return None
+    training = patients.rows(Partition.TRAINING)
     separability, effect = {}, []
-    for kind, source, matrix in (("rad", "radiomics", patients.radiomics), ("dl", "deep", patients.deep)):
+    for kind, source in (("rad", "radiomics"), ("dl", "deep")):
+        matrix = matrices[source]
         if matrix is None or kind not in development.signatures:
             continue
-        x, scanner = matrix.values[training], patients.scanner[training]
-        even = fit_combat(matrix.take(training), scanner).apply(x, scanner)
-        shares = [float(np.median(batch_share(values, scanner))) for values in (x, even)]
+        own, scanner = matrix.take(training), patients.scanner.take(training)
+        even = FeatureMatrix(own.names, fit_harmonisation(own, scanner).apply(own.values, scanner.names))
+        shares = [float(np.median(share_by_scanner(values, scanner))) for values in (own, even)]
         separability[source] = dict(zip(("before", "after"), shares, strict=True))
         effect += _effect(kind, patients, development, settings)
+    several = len(rows) > 1
+    strange = {
+        cohort: sum(any(i in row["strangers"] for row in rows) for i in patients.rows(cohort)) for cohort in HELD_OUT
+    }
     return {
         "used": settings.harmonisation,
         "unseen_scanner": settings.unseen_scanner,
-        "scanners": dict(sorted(counts.items())),
-        "unseen": {
-            cohort: int((~np.isin(patients.scanner[patients.rows(cohort)], known)).sum()) for cohort in HELD_OUT
+        "scanners": {
+            f"{row['sequence'] or 'other'}: {name}" if several else name: count
+            for row in rows
+            for name, count in row["scanners"].items()
         },
+        "unseen": strange,
+        "sequences": [{key: value for key, value in row.items() if key != "strangers"} for row in rows],
         "separability": separability,
         "effect": effect,
+    }
+
+
+def _there(matrices: list[FeatureMatrix], scanner: Scanners) -> dict[str, NDArray[np.bool_]]:
+    """Which patients (n,) have a value of a column that goes by each scanner."""
+    found: dict[str, NDArray[np.bool_]] = {}
+    for matrix in matrices:
+        for by, columns in scanner.groups(matrix.names).items():
+            has = np.isfinite(matrix.values[:, columns]).any(axis=1)
+            found[by] = np.logical_or(found.get(by, False), has)
+    return found
+
+
+def _sequence(by: str, there: NDArray[np.bool_], patients: StudyPatients) -> dict[str, Any]:
+    names = patients.scanner.names[by]
+    counts = Counter(names[there & (patients.partition == Partition.TRAINING.value)].tolist())
+    enough = [name for name, count in counts.items() if count >= MIN_BATCH]
+    learnt = sorted(enough) if len(enough) > 1 else []
+    strangers = set(np.flatnonzero(there & ~np.isin(names, learnt)).tolist())
+    return {
+        "sequence": sequence_of(by),
+        "scanners": dict(sorted(counts.items())),
+        "learnt": learnt,
+        "few": sorted(set(counts) - set(enough)),
+        "unseen": {cohort: len(strangers & set(patients.rows(cohort).tolist())) for cohort in HELD_OUT},
+        "strangers": strangers,
     }
 
 

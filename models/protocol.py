@@ -18,8 +18,9 @@ from models.clinical_columns import ClinicalColumns
 from models.combined import CombinedSignature, StackSource
 from models.crossfit import CrossFit, Plan, crossfit
 from models.evaluation.thresholds import harm_ratio_threshold, youden_threshold
-from models.harmonisation import Harmoniser, Unseen, fit_combat
+from models.harmonisation import Unseen
 from models.scale import fit_calibration, of_raw, probability
+from models.scanners import Harmonisation, Scanners, fit_harmonisation
 from models.selection.matrix import FeatureMatrix
 from models.selection.recipes import DeepRecipe, RadRecipe, Recipe
 from models.selection.selector import Selector
@@ -35,13 +36,13 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class TrainingPatients:
-    """``y`` (n,); each source, and ``scanner``, has n rows in the same order, or is None."""
+    """``y`` (n,); each source, and ``scanner``, is of n patients in the same order, or None."""
 
     y: Outcome
     radiomics: FeatureMatrix | None = None
     deep: FeatureMatrix | None = None
     clinical: ClinicalColumns | None = None
-    scanner: NDArray[np.str_] | None = None
+    scanner: Scanners | None = None
 
     def only(self, kind: str) -> TrainingPatients:
         """The sources that a signature of this kind takes."""
@@ -75,33 +76,37 @@ class Development:
 class SelectorSource:
     """Inputs of a sign: the recipe, and ComBat in front of it, fitted anew on the patients of each fit.
 
-    ``scanner`` (n,): where patients are to be harmonised, else None.
+    ``scanner``: where patients are to be harmonised, else None. ``unseen`` is for new patients; within a fold those of
+    a scanner that the others do not have are left as they are.
     """
 
     matrix: FeatureMatrix
     recipe: Recipe
-    scanner: NDArray[np.str_] | None = None
+    scanner: Scanners | None = None
     unseen: Unseen = "as_is"
 
     def inputs(self, fit_rows: Ints, score_rows: Ints, y: Outcome, seed: int) -> tuple[Floats, Floats]:
-        selector, harmoniser = self.fit(fit_rows, y, seed)
+        selector, harmoniser = replace(self, unseen="as_is").fit(fit_rows, y, seed)
         of_fit, of_scored = (self.columns(selector, harmoniser, rows) for rows in (fit_rows, score_rows))
         return selector.transform(of_fit), selector.transform(of_scored)
 
-    def fit(self, rows: Ints, y: Outcome, seed: int) -> tuple[Selector, Harmoniser | None]:
+    def fit(self, rows: Ints, y: Outcome, seed: int) -> tuple[Selector, Harmonisation | None]:
         """The selector of these patients, and the harmoniser of its columns."""
         matrix = self.matrix.take(rows)
         if self.scanner is None:
             return self.recipe.fit(matrix, y[rows], seed), None
-        harmoniser = fit_combat(matrix, self.scanner[rows], self.unseen)
-        even = FeatureMatrix(matrix.names, harmoniser.apply(matrix.values, self.scanner[rows]))
+        scanner = self.scanner.take(rows)
+        harmoniser = fit_harmonisation(matrix, scanner, self.unseen)
+        even = FeatureMatrix(matrix.names, harmoniser.apply(matrix.values, scanner.names))
         selector = self.recipe.fit(even, y[rows], seed)
         return selector, harmoniser.take(selector.columns)
 
-    def columns(self, selector: Selector, harmoniser: Harmoniser | None, rows: Ints) -> Floats:
+    def columns(self, selector: Selector, harmoniser: Harmonisation | None, rows: Ints) -> Floats:
         """The selector's columns of these patients, harmonised."""
         raw = self.matrix.columns(selector.columns)[rows]
-        return raw if harmoniser is None or self.scanner is None else harmoniser.apply(raw, self.scanner[rows])
+        if harmoniser is None or self.scanner is None:
+            return raw
+        return harmoniser.apply(raw, self.scanner.take(rows).names)
 
 
 def recipe_for(kind: str, settings: StudySettings) -> Recipe:
@@ -111,10 +116,8 @@ def recipe_for(kind: str, settings: StudySettings) -> Recipe:
     return DeepRecipe(settings.max_components, settings.lambda_rule)
 
 
-def sign_source(
-    kind: str, matrix: FeatureMatrix, settings: StudySettings, scanner: NDArray[np.str_] | None
-) -> SelectorSource:
-    """Where the inputs of ``rad`` or ``dl`` come from, on these columns; ``scanner`` (n,) counts if it is asked for."""
+def sign_source(kind: str, matrix: FeatureMatrix, settings: StudySettings, scanner: Scanners | None) -> SelectorSource:
+    """Where the inputs of ``rad`` or ``dl`` come from, on these columns; ``scanner`` counts if it is asked for."""
     batch = scanner if settings.harmonisation == "combat" else None
     return SelectorSource(matrix, recipe_for(kind, settings), batch, settings.unseen_scanner)
 

@@ -19,6 +19,7 @@ from feature_store.errors import LeakageFound
 from feature_store.vocabulary import Partition
 from models.clinical_columns import ClinicalColumns
 from models.protocol import TrainingPatients
+from models.scanners import Scanners
 from models.selection.matrix import FeatureMatrix
 from models.study_patients import StudyPatients
 from models.study_tables import StudyTables
@@ -76,7 +77,8 @@ def training_digest(training: TrainingPatients) -> str:
     if training.clinical is not None:
         digest.update(repr([(v, training.clinical.values[v.name]) for v in training.clinical.variables]).encode())
     if training.scanner is not None:
-        digest.update("\n".join(training.scanner.tolist()).encode())
+        for name, values in sorted(training.scanner.names.items()):
+            digest.update("\n".join([name, *values.tolist()]).encode())
     return digest.hexdigest()
 
 
@@ -99,7 +101,7 @@ def _spoiled(patients: StudyPatients) -> StudyPatients:
     return replace(
         patients,
         y=np.where(held_out, 1 - patients.y, patients.y),
-        scanner=np.where(held_out, "spoiled", patients.scanner),
+        scanner=Scanners({n: np.where(held_out, "spoiled", v) for n, v in patients.scanner.names.items()}),
         radiomics=matrix(patients.radiomics),
         deep=matrix(patients.deep),
         clinical=clinical(patients.clinical),

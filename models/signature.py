@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from feature_store.errors import FeaturesMissing
 from models.classifiers import Configuration, fast_score, raw_score
-from models.harmonisation import Harmoniser
 from models.scale import Scale, probability
+from models.scanners import Harmonisation
 from models.selection.selector import Selector
 
 Floats = NDArray[np.float64]
 
-SCANNER = "scanner"
-"""The feature that says where a patient was scanned; asked for by signatures that harmonise."""
 N_MOVERS = 5
 MAX_MISSING = 0.5
 """A patient with more than this share of a signature's features missing gets no score."""
@@ -94,21 +92,26 @@ class Signature:
     kind: str
     selector: Selector
     head: Head
-    harmoniser: Harmoniser | None = None
+    harmoniser: Harmonisation | None = None
 
     @property
     def features(self) -> list[str]:
-        return [*self.selector.columns, *([SCANNER] if self.harmoniser else [])]
+        return [*self.selector.columns, *self.scanners]
+
+    @property
+    def scanners(self) -> list[str]:
+        """Which scanners have to be known: ``scanner:ct`` and so on, or ``scanner``."""
+        return [] if self.harmoniser is None else self.harmoniser.features
 
     def patient(self, features: Mapping[str, Any]) -> tuple[Floats, Floats]:
         """One patient's values (p,) as they are and harmonised. FeaturesMissing as in :meth:`score`."""
         x = as_numbers(features, self.selector.columns)
         check_present(x, self.kind)
-        return x, self.harmonised(x[None, :], [str(features.get(SCANNER))])[0]
+        return x, self.harmonised(x[None, :], {name: [str(features.get(name))] for name in self.scanners})[0]
 
-    def harmonised(self, x: Floats, scanner: Sequence[str]) -> Floats:
-        """Values (n, p) of patients of these scanners (n,)."""
-        return x if self.harmoniser is None else self.harmoniser.apply(x, scanner)
+    def harmonised(self, x: Floats, scanners: Mapping[str, Sequence[str] | NDArray[np.str_]]) -> Floats:
+        """Values (n, p) of patients; ``scanners``: a name a patient (n,) for each of :attr:`scanners`."""
+        return x if self.harmoniser is None else self.harmoniser.apply(x, scanners)
 
     def score(self, features: Mapping[str, Any]) -> ScoreResult:
         """Risk of one patient. FeaturesMissing where names are not there, or more than half of the values missing."""
@@ -126,9 +129,10 @@ class Signature:
         return self.logits_of(self.of_table(table))
 
     def of_table(self, table: pd.DataFrame) -> Floats:
-        """Values (n, p) of a table with one row a patient, harmonised by its column ``scanner``."""
+        """Values (n, p) of a table with one row a patient, harmonised by its columns of scanners."""
         x = table_values(table, self.selector.columns)
-        return self.harmonised(x, table[SCANNER].astype(str).tolist() if SCANNER in table else [""] * len(table))
+        nobody = pd.Series([""] * len(table))
+        return self.harmonised(x, {name: table.get(name, nobody).astype(str).tolist() for name in self.scanners})
 
     def probabilities(self, table: pd.DataFrame) -> Floats:
         """Calibrated risks (n,) of a table with one row a patient."""

@@ -12,8 +12,8 @@ from feature_store.vocabulary import Partition
 from models.clinical_columns import ClinicalColumns
 from models.missing_values import Policies, of_columns
 from models.protocol import TrainingPatients
+from models.scanners import Scanners
 from models.selection.matrix import FeatureMatrix
-from models.signature import SCANNER
 from models.study_tables import StudyTables
 
 Ints = NDArray[np.intp]
@@ -21,15 +21,12 @@ Ints = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class StudyPatients:
-    """All patients of a study, in one order: ``y``, ``partition``, ``site`` and ``scanner`` (n,), and each source.
-
-    Where no scanner is named the site stands for it.
-    """
+    """All patients of a study, in one order: ``y``, ``partition`` and ``site`` (n,), ``scanner``, and each source."""
 
     y: NDArray[np.int64]
     partition: NDArray[np.str_]
     site: NDArray[np.str_]
-    scanner: NDArray[np.str_]
+    scanner: Scanners
     radiomics: FeatureMatrix | None
     deep: FeatureMatrix | None
     clinical: ClinicalColumns | None
@@ -48,7 +45,7 @@ class StudyPatients:
             tables.outcome,
             tables.patients["partition"].to_numpy(dtype=str),
             tables.patients["site"].to_numpy(dtype=str),
-            tables.patients["scanner" if "scanner" in tables.patients else "site"].to_numpy(dtype=str),
+            Scanners.of_patients(tables.patients),
             None if radiomics is None else FeatureMatrix.from_frame(radiomics),
             None if tables.deep is None else FeatureMatrix.from_frame(tables.deep),
             clinical if clinical is not None and clinical.variables else None,
@@ -72,12 +69,12 @@ class StudyPatients:
             None if self.radiomics is None else self.radiomics.take(rows),
             None if self.deep is None else self.deep.take(rows),
             None if self.clinical is None else self.clinical.take(rows),
-            self.scanner[rows],
+            self.scanner.take(rows),
         )
 
     def frame(self, rows: Ints) -> pd.DataFrame:
         """All sources side by side, one row a patient, as a signature scores them."""
-        parts = [pd.DataFrame({SCANNER: self.scanner[rows]})]
+        parts = [self.scanner.take(rows).frame()]
         for matrix in (self.radiomics, self.deep):
             if matrix is not None:
                 parts.append(pd.DataFrame(matrix.values[rows], columns=list(matrix.names)))

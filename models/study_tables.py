@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feature_store.errors import FeatureTableError
+from feature_store.scanners import sequence_of
 from feature_store.vocabulary import Partition
 from models.feature_files import KEYS, NOT_FEATURES, as_floats, features_of, read_table
 from models.in_sample import sentence
@@ -31,7 +32,8 @@ SOURCES = ("radiomics", "deep", "clinical")
 
 @dataclass(frozen=True)
 class StudyTables:
-    """``patients``: patient_id, site (text), partition, outcome (0 or 1), and where known scanner and incident (0, 1).
+    """``patients``: patient_id, site (text), partition, outcome (0 or 1), and where known incident (0, 1), scanner and
+    scanner:SEQUENCE (``models.scanners``).
 
     ``radiomics``, ``deep`` (numbers, NaN where missing), ``clinical`` (numbers or text) and ``reads`` (columns A, B,
     C of 0 and 1): a row for each row of ``patients``, features only. ``repeats``: patient_id, segmentation (and
@@ -304,7 +306,9 @@ def _patients(path: Path) -> tuple[pd.DataFrame, list[str]]:
         )
     patients = pd.DataFrame({"patient_id": table["patient_id"], "site": site, "partition": cohort})
     if "scanner" in table.columns:
-        patients["scanner"] = [str(name) if pd.notna(name) else "unknown" for name in table["scanner"]]
+        patients["scanner"] = _texts(table["scanner"])
+    for column in (name for name in table.columns if sequence_of(name)):
+        patients[column] = _texts(table[column])
     twice = int(patients.duplicated(["site", "patient_id"]).sum())
     if twice:
         raise FeatureTableError(f"{twice} patients are there twice.", action="Give one row a patient.", file=path.name)
@@ -313,6 +317,10 @@ def _patients(path: Path) -> tuple[pd.DataFrame, list[str]]:
         patients["incident"] = np.where(np.isin(incident, (0.0, 1.0)), incident, np.nan)
     patients["outcome"] = np.where(blank, np.nan, values)
     return patients, [f"{int(blank.sum())} patients have no outcome and are left out."] if blank.any() else []
+
+
+def _texts(column: pd.Series) -> list[str]:
+    return [str(value) if pd.notna(value) else "unknown" for value in column]
 
 
 def _joined(

@@ -13,6 +13,7 @@ from feature_store.cohort_settings import CohortSettings
 from feature_store.cohorts import FOLLOW_UP, freeze_cohort, left_out, load_cohort
 from feature_store.errors import FeatureTableError, SettingsError
 from feature_store.retrieval import CLINICAL_COLUMNS, clinical_of
+from feature_store.scanners import scanner_names
 from feature_store.store import FeatureStore
 from models.missing_values import settle_missing
 from models.selection.robustness import checked
@@ -117,7 +118,7 @@ class StudyInputs:
         return settle_missing(self._with_those_left_out(whole, store), self.study.missing_values)
 
     def _with_those_left_out(self, tables: StudyTables, store: FeatureStore) -> StudyTables:
-        """Counts by reason for the flow, clinical variables of those without an outcome, and incident labels."""
+        """Counts by reason for the flow, clinical variables of those without an outcome, incident labels, scanners."""
         snapshot = store.snapshot()
         cohort = load_cohort(snapshot, self.cohort, self.version)
         view = snapshot.at(cohort.as_of)
@@ -126,11 +127,14 @@ class StudyInputs:
         lost = [case for case, found in out.items() if set(found) <= set(FOLLOW_UP)]
         labels = view.table("labels", ["site", "patient_id", "incident"], {"rule": cohort.rule}).to_pylist()
         incident = {(row["site"], row["patient_id"]): row["incident"] for row in labels}
-        keys = zip(tables.patients["site"], tables.patients["patient_id"], strict=True)
+        keys = list(zip(tables.patients["site"], tables.patients["patient_id"], strict=True))
         known = pd.Series([incident.get(key) for key in keys], dtype="float64")
+        members = cohort.members.set_index(["site", "patient_id"])["case_id"]
+        cases = [(*key, str(members[key])) for key in keys]
+        scanners = scanner_names(view, cases, self.plan.sequences)
         return replace(
             tables,
-            patients=tables.patients.assign(incident=known.to_numpy()),
+            patients=tables.patients.assign(incident=known.to_numpy(), **scanners),
             flow={"cases": len(cohort.members) + len(out), **dict(reasons.most_common())},
             lost=clinical_of(view, lost) if lost else None,
         )

@@ -11,13 +11,17 @@ from typing import Any, Protocol
 
 from feature_store.errors import AsdegError, NotFound, NothingReleased
 from feature_store.patient_index import PatientIndex
-from feature_store.retrieval import CLINICAL_COLUMNS, TEXT_COLUMNS
+from feature_store.retrieval import CLINICAL_COLUMNS, TEXT_COLUMNS, newest_cases
+from feature_store.scanners import scanner_names, sequence_of
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
+from models.harmonisation import SCANNER
 from services.ids import new_id
 from services.releases import Current, current
 from services.scoring.messages import Mover, Readiness, ScoreAnswer
 from services.scoring.score_log import ScoreLog
+
+Case = tuple[str, str, str]
 
 
 class Signature(Protocol):
@@ -57,10 +61,13 @@ class ScoringHandler:
         if release is None:
             raise NothingReleased(f"No {kind} signature is released.", action="Train, then `asdeg release RUN_ID`.")
         loaded = self._signature(release, snapshot)
-        case_id = _case_of(snapshot, site, patient_id)
-        found = loaded.features.features(site, patient_id, snapshot)
-        # The scanners of a store's cohort are its sites (StudyPatients).
-        known = {"scanner": site, **_clinical(snapshot, site, patient_id), **found}
+        case = _case_of(snapshot, site, patient_id)
+        known = {
+            SCANNER: site,  # where nothing else is known of it, also in training (Scanners)
+            **_scanners(snapshot, case, loaded.signature.features),
+            **_clinical(snapshot, case),
+            **loaded.features.features(site, patient_id, snapshot),
+        }
         # What is missing altogether counts as missing; the signature says how much of that it bears.
         result = loaded.signature.score({name: known.get(name) for name in loaded.signature.features})
         answer = ScoreAnswer(
@@ -76,7 +83,7 @@ class ScoringHandler:
             as_of=snapshot.sequence,
             asked_at=datetime.now(UTC),
         )
-        self.log.keep(_row(answer, case_id, asked_by))
+        self.log.keep(_row(answer, case[2], asked_by))
         return answer
 
     def answer(self, score_id: str) -> ScoreAnswer:
@@ -120,18 +127,28 @@ class ScoringHandler:
         return found
 
 
-def _case_of(snapshot: Snapshot, site: str, patient_id: str) -> str:
-    cases = snapshot.table("cases", columns=["case_id"], where={"site": site, "patient_id": patient_id})
-    if not len(cases):
+def _case_of(snapshot: Snapshot, site: str, patient_id: str) -> Case:
+    """Site, patient and case, of the patient's newest case, as features are."""
+    found = newest_cases(snapshot, {"site": site, "patient_id": patient_id})
+    if not found:
         raise NotFound("This site has no such patient.", action="Push the case first, or check site and patient id.")
-    return str(cases["case_id"][0].as_py())
+    return found[0]
 
 
-def _clinical(snapshot: Snapshot, site: str, patient_id: str) -> dict[str, Any]:
-    """As in a training table: numbers as float, texts as they are."""
-    rows = snapshot.table("clinical", CLINICAL_COLUMNS, where={"site": site, "patient_id": patient_id}).to_pylist()
-    found = rows[0] if rows else {}
-    return {name: v if v is None or name in TEXT_COLUMNS else float(v) for name, v in found.items()}
+def _clinical(snapshot: Snapshot, case: Case) -> dict[str, Any]:
+    """As in a training table: numbers as float, texts as they are, nothing from after the surgery."""
+    where = dict(zip(("site", "patient_id", "case_id"), case, strict=True))
+    rows = snapshot.table("clinical", [*CLINICAL_COLUMNS, "days_from_index"], where=where).to_pylist()
+    found = rows[0] if rows and (rows[0]["days_from_index"] or 0) <= 0 else {}
+    return {
+        name: v if (v := found.get(name)) is None or name in TEXT_COLUMNS else float(v) for name in CLINICAL_COLUMNS
+    }
+
+
+def _scanners(snapshot: Snapshot, case: Case, features: list[str]) -> dict[str, str]:
+    """The patient's own scanner of each sequence that the signature asks for, named as in training."""
+    asked = [sequence for name in features if (sequence := sequence_of(name))]
+    return {name: own[0] for name, own in scanner_names(snapshot, [case], asked).items()} if asked else {}
 
 
 def _row(answer: ScoreAnswer, case_id: str, asked_by: str) -> dict[str, Any]:

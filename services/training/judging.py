@@ -16,6 +16,7 @@ from feature_store.store import FeatureStore
 from feature_store.vocabulary import Partition, SignatureKind
 from models import artefacts
 from models.evaluation.gates import Gate, GateSettings, judge_gates
+from models.scanners import Scanners
 from models.signature import AnySignature
 from services.releases import Current, current
 from services.runs import RunStatus, read_run
@@ -87,7 +88,8 @@ def _beside(store: FeatureStore, run: RunStatus, risks: pd.DataFrame, released: 
 
 def _frame(tables: StudyTables, features: list[str]) -> pd.DataFrame:
     """What a signature asks for, one row a patient; a feature nobody has is missing for all."""
-    found = [table for table in (tables.radiomics, tables.deep, tables.clinical) if table is not None]
+    scanners = Scanners.of_patients(tables.patients).frame()
+    found = [table for table in (scanners, tables.radiomics, tables.deep, tables.clinical) if table is not None]
     frame = pd.concat([table.reset_index(drop=True) for table in found], axis=1)
     absent = [name for name in features if name not in frame.columns]
     return frame if not absent else frame.join(pd.DataFrame(np.nan, index=frame.index, columns=absent))

@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from feature_store.errors import UsageError
 from models.artefacts import load, save
 from models.data_checks import batch_share
 from models.harmonisation import fit_combat
+from models.scanners import Scanners, fit_harmonisation
 from models.selection.matrix import FeatureMatrix
 from models.study import run_study
 from tests.models.study_fixtures import MemoryBlobs, small_settings, small_tables
@@ -123,3 +125,72 @@ def test_a_study_with_scanners_harmonises_in_front_of_selection():
         assert kept.score(table.iloc[row].to_dict()).probability == together[row]
     elsewhere = table.assign(scanner="never seen").iloc[3].to_dict()
     assert signature.score(elsewhere).probability != together[3]
+
+
+def two_sequences():
+    """CT and T2 of other machines; T2's new machine adds 3 SDs to T2's columns, CT's are the same of both of CT's."""
+    study = small_tables(n=120, p=12, q=8, clinical=False)
+    t2 = study.radiomics.set_axis([f"t2_sag.vertebral_body.all.f{i:02d}" for i in range(12)], axis=1)
+    scanner = {
+        "scanner:ct": np.where(np.arange(120) // 2 % 2, "ct one", "ct two").astype(object),
+        "scanner:t2_sag": np.where(np.arange(120) % 2, "mr new", "mr old").astype(object),
+    }
+    scanner["scanner:t2_sag"][[0, 2, 60]] = "mr rare"  # of training patients
+    scanner["scanner:ct"][-4:] = "ct elsewhere"
+    t2 = t2 + 3.0 * (scanner["scanner:t2_sag"] == "mr new")[:, None]
+    t2.iloc[100:103] = np.nan  # no T2: nobody's scanner
+    patients = study.patients.assign(**scanner)
+    return replace(study, radiomics=pd.concat([study.radiomics, t2], axis=1), deep=None, patients=patients)
+
+
+def test_columns_go_by_the_scanner_of_their_own_sequence():
+    tables = two_sequences()
+    scanner = Scanners.of_patients(tables.patients)
+    matrix = FeatureMatrix.from_frame(tables.radiomics)
+    assert {by: len(places) for by, places in scanner.groups(matrix.names).items()} == {
+        "scanner:ct": 12,
+        "scanner:t2_sag": 12,
+    }
+    assert scanner.groups(["radiomics:ct.x.all.f", "age", "dixon.x.all.f"]) == {"scanner:ct": [0], "scanner": [1, 2]}
+    fitted = fit_harmonisation(matrix, scanner)
+    own = FeatureMatrix(matrix.names[:12], matrix.values[:, :12])
+    alone = fit_combat(own, scanner.names["scanner:ct"]).apply(own.values, scanner.names["scanner:ct"])
+    together = fitted.apply(matrix.values, scanner.names)
+    assert together[:, :12].tobytes() == alone.tobytes()
+    rare = scanner.names["scanner:t2_sag"] == "mr rare"
+    assert (together[rare, 12:] == matrix.values[rare, 12:]).all()
+    strict = fit_harmonisation(matrix, scanner, "refuse")
+    assert strict.parts[1].few == ("mr rare",)
+    assert np.array_equal(strict.apply(matrix.values, scanner.names), together, equal_nan=True)  # few is not unseen
+    some = strict.take([matrix.names[13]])
+    assert some.features == ["scanner:t2_sag"]
+    with pytest.raises(UsageError, match=r"1 patients .* \(scanner:t2_sag\)"):
+        some.apply(matrix.values[:1, [13]], {"scanner:t2_sag": ["mr never seen"]})
+
+
+def test_a_signature_asks_for_the_scanners_of_its_sequences_and_is_kept_with_them():
+    tables = two_sequences()
+    fixed = {"rad": "logistic_regression"}
+    settings = small_settings(harmonisation="combat", classifiers=fixed, ablation=False)
+    result = run_study(tables, settings)
+    signature, blobs = result.signatures["rad"], MemoryBlobs()
+    kept = load(save(signature, blobs), blobs)
+    assert signature.features[-2:] == ["scanner:ct", "scanner:t2_sag"] == kept.features[-2:]
+    table = pd.concat([tables.radiomics, tables.patients.filter(like="scanner:")], axis=1)
+    together = signature.probabilities(table)
+    for row in (0, 5, 119):
+        one = {name: table.iloc[row][name] for name in signature.features}
+        assert signature.score(one).probability == together[row] == kept.score(one).probability
+    moved = table.assign(**{"scanner:t2_sag": "mr new"})
+    old = table["scanner:t2_sag"] == "mr old"
+    assert (signature.probabilities(moved)[old] != together[old]).any()
+
+    found = result.metrics["harmonisation"]
+    ct, t2 = found["sequences"]
+    assert (ct["sequence"], t2["sequence"]) == ("ct", "t2_sag")
+    assert t2["few"] == ["mr rare"]
+    assert t2["learnt"] == ["mr new", "mr old"]
+    assert (ct["unseen"]["external_test"], t2["unseen"]) == (4, {"internal_validation": 0, "external_test": 0})
+    assert found["scanners"]["t2_sag: mr rare"] == 3
+    assert found["unseen"]["external_test"] == 4
+    assert found["separability"]["radiomics"]["before"] > 3 * found["separability"]["radiomics"]["after"]
