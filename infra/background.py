@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import structlog
 
 from feature_store.schedules import Schedule
+from infra.bootstrap import House
 from infra.settings import Settings
 
 if TYPE_CHECKING:
-    from infra.bootstrap import House
     from services.training.messages import RetrainAnswer
     from services.training.scheduler import CarryOut
 
@@ -75,7 +75,7 @@ def carry_out_in_ray(settings: Settings) -> Callable[[str], bool]:
 def _carry_out(settings: dict[str, Any], case_id: str) -> bool:
     from pipelines.extraction.limits import RoiLimits
 
-    house = house_of(settings)
+    house = House.in_worker(settings)
     chosen = house.settings
     with RoiLimits(seconds=chosen.case_time_limit, memory_gib=chosen.case_memory_gb).held():
         return house.intake.carry_out(case_id)
@@ -84,18 +84,16 @@ def _carry_out(settings: dict[str, Any], case_id: str) -> bool:
 def _retrain(settings: dict[str, Any], schedule: Schedule) -> RetrainAnswer:
     from services.training.scheduler import retrain_here
 
-    return retrain_here(house_of(settings).retraining)(schedule)
+    return retrain_here(House.in_worker(settings).retraining)(schedule)
 
 
 def _execute(settings: dict[str, Any], service: str, run_id: str) -> None:
-    house = house_of(settings)
+    house = House.in_worker(settings)
     (house.training if service == "training" else house.selection).execute(run_id)
 
 
 def _watch(settings: Settings, service: str, run_id: str, reference: Any) -> None:
     import ray
-
-    from infra.bootstrap import House
 
     try:
         ray.get(reference)
@@ -103,13 +101,3 @@ def _watch(settings: Settings, service: str, run_id: str, reference: Any) -> Non
         log.error("run failed", run=run_id, error=type(error).__name__)
         house = House.open(settings)
         (house.training if service == "training" else house.selection).abandon(run_id, error)
-
-
-def house_of(settings: dict[str, Any]) -> House:
-    """In a worker's process: logs as elsewhere, and a house of its own."""
-    from infra.bootstrap import House
-    from infra.logging import start
-
-    chosen = Settings(**settings)
-    start(chosen.log_format, chosen.log_level)
-    return House.open(chosen)

@@ -1,4 +1,4 @@
-"""The one place that picks implementations: store, control database, handlers, applications."""
+"""The one place that picks implementations: store, control database, handlers. The applications are made of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from feature_store.errors import BlobCorrupt
 from feature_store.run_progress import RunProgress
 from feature_store.schedules import Schedules
 from feature_store.store import FeatureStore
+from infra.logging import start as start_logs
 from infra.settings import Settings
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from infra.dicom import DicomDoors
     from models.combined import CombinedSignature
     from models.signature import Signature
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from services.training.handler import TrainingHandler
     from services.training.releases import Releases
     from services.training.retraining import Retraining
-
-SERVICES = ("ingest", "dicom", "selection", "training", "scoring")
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,13 @@ class House:
         """Raises StoreNotFound where there is no store and ``create`` is not set."""
         store = FeatureStore.open(settings.store, create=create)
         return cls(settings, store, ControlDatabase.open(settings.control or default_url(settings.store)))
+
+    @classmethod
+    def in_worker(cls, settings: dict[str, Any]) -> House:
+        """In a process of its own: logs as elsewhere, and a house of its own."""
+        chosen = Settings(**settings)
+        start_logs(chosen.log_format, chosen.log_level)
+        return cls.open(chosen)
 
     @cached_property
     def ingest(self) -> IngestHandler:
@@ -73,7 +77,13 @@ class House:
     def dicom(self) -> DicomDoors:
         from infra.dicom import DicomDoors
 
-        return DicomDoors(self)
+        return DicomDoors(
+            self.settings,
+            self.store,
+            self.control,
+            self.site_keys,
+            lambda reading, site: self.ingest.ingest_reading(reading, site),
+        )
 
     def set_index_date(self, site: str, patient_id: str, day: date) -> bool:
         """Of a case whose images' dates only the staged DICOM has; False where it is not there."""
@@ -145,29 +155,6 @@ class House:
     def schedules(self) -> Schedules:
         return Schedules(self.control)
 
-    def app(self, service: str) -> FastAPI:
-        """The HTTP application of a service."""
-        return _BUILDERS[service](self)
-
-
-def _ingest_app(house: House) -> FastAPI:
-    from feature_store.audit import AuditLog
-    from infra.background import carry_out_in_ray
-    from infra.extraction_worker import ExtractionWorker
-    from services.ingest.app import DoorLimits, build_app
-    from services.ingest.carrier import Carrier
-
-    settings = house.settings
-    extraction = (ExtractionWorker(settings, house.control),) if settings.auto_extract else ()
-    return build_app(
-        house.ingest,
-        house.intake,
-        house.control,
-        AuditLog(house.control),
-        DoorLimits(settings.body_limit_mb << 20, settings.requests_per_minute),
-        workers=(Carrier(house.intake, carry_out_in_ray(settings), settings.cases_at_once), *extraction),
-    )
-
 
 def inbox_folder(settings: Settings) -> Path:
     """Where uploads wait: never inside the store, which keeps no archive as it was sent."""
@@ -179,69 +166,9 @@ def inbox_folder(settings: Settings) -> Path:
     return Path(f"{settings.store}-inbox")
 
 
-def _selection_app(house: House) -> FastAPI:
-    from infra.background import in_ray
-    from services.selection.app import build_app
-
-    return build_app(house.selection, house.control, in_ray(house.settings, "selection"))
-
-
-def _training_app(house: House) -> FastAPI:
-    from infra.background import in_ray, retrain_in_ray
-    from services.training.app import build_app
-    from services.training.scheduler import Scheduler
-
-    scheduler = Scheduler(house.schedules, retrain_in_ray(house.settings))
-    return build_app(house.training, house.control, in_ray(house.settings, "training"), scheduler)
-
-
-def _scoring_app(house: House) -> FastAPI:
-    from services.scoring.app import build_app
-    from services.training.release_routes import release_router
-
-    # Who answers scores also answers which signatures are current: one door, one view of the releases.
-    return build_app(
-        house.scoring,
-        house.control,
-        routers=(release_router(house.releases, house.control),),
-        openapi=lambda: openapi(house),
-    )
-
-
 def site_keys(settings: Settings) -> SiteKeys:
     """Where a site's pseudonym key is looked for."""
     from services.ingest.deidentification.site_key import SiteKeys
 
     file, folder = settings.pseudonym_key_file, settings.pseudonym_keys
     return SiteKeys(settings.store, Path(file) if file else None, Path(folder) if folder else None)
-
-
-_BUILDERS = {
-    "ingest": _ingest_app,
-    "dicom": lambda house: house.dicom.app(),
-    "selection": _selection_app,
-    "training": _training_app,
-    "scoring": _scoring_app,
-}
-
-
-def openapi(house: House) -> dict[str, Any]:
-    """One OpenAPI document of all services."""
-    from fastapi.openapi.utils import get_openapi
-
-    from feature_store.vocabulary import RESEARCH_USE
-
-    whole: dict[str, Any] = {}
-    from infra.dicom import takes_dicom
-
-    for service in SERVICES:
-        if service == "dicom" and not takes_dicom(house.settings):
-            continue
-        app = house.app(service)
-        part = get_openapi(title="asdeg", version="1", description=RESEARCH_USE, routes=app.routes)
-        whole.setdefault("openapi", part["openapi"])
-        whole.setdefault("info", part["info"])
-        whole.setdefault("paths", {}).update(part["paths"])
-        for kind, components in part.get("components", {}).items():
-            whole.setdefault("components", {}).setdefault(kind, {}).update(components)
-    return whole

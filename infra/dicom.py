@@ -1,89 +1,77 @@
-"""The DICOM doors of a house: what they are made of, and the process that listens for C-STORE and makes the cases.
-
-STOW-RS is an application of its own beside the other services. C-STORE and the assembly of cases run in one further
-process: an image that brings its reader down takes along that process, which is started again.
-"""
+"""The DICOM doors: what they are made of, and where instances wait for their case."""
 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import signal
 import tempfile
-import threading
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from feature_store.audit import AuditLog
+from feature_store.control import ControlDatabase
 from feature_store.erasures import erased
+from feature_store.store import FeatureStore
 from infra.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from infra.bootstrap import House
+    from pipelines.cases.case import CaseReading
+    from services.ingest.deidentification.site_key import SiteKeys
     from services.ingest.dicom.assembler import Assembler
     from services.ingest.dicom.intake import Intake
     from services.ingest.dicom.sites import DicomSites
     from services.ingest.dicom.staging import Staging
     from services.ingest.dicom.store_scp import StoreListener
-
-DEFAULT_PORT = 11112
-AGAIN_S = 10.0
+    from services.ingest.messages import CaseReceipt
 
 
 @dataclass(frozen=True)
 class DicomDoors:
-    """The parts of both doors, over one staging folder."""
+    """The parts of both doors, over one staging folder. ``ingest`` takes what was assembled into the store."""
 
-    house: House
+    settings: Settings
+    store: FeatureStore
+    control: ControlDatabase
+    site_keys: SiteKeys
+    ingest: Callable[[CaseReading, str], CaseReceipt]
 
     @cached_property
     def sites(self) -> DicomSites:
         """Of the settings' file. Raises SettingsError."""
         from services.ingest.dicom.sites import DicomSites
 
-        path = self.house.settings.dicom_sites
+        path = self.settings.dicom_sites
         return DicomSites.read(Path(path).expanduser()) if path else DicomSites()
 
     @cached_property
     def staging(self) -> Staging:
         from services.ingest.dicom.staging import Staging
 
-        return Staging(staging_folder(self.house.settings), int(self.house.settings.dicom_staging_limit_gb * 2**30))
+        return Staging(staging_folder(self.settings), int(self.settings.dicom_staging_limit_gb * 2**30))
 
     @cached_property
     def intake(self) -> Intake:
         from services.ingest.dicom.intake import Intake
 
-        house = self.house
-        return Intake(self.staging, house.control, house.site_keys, lambda: erased(house.store.snapshot()))
+        return Intake(self.staging, self.control, self.site_keys, lambda: erased(self.store.snapshot()))
 
     @cached_property
     def assembler(self) -> Assembler:
         from services.ingest.dicom.assembler import Assembler, Times
 
-        house = self.house
-        times = Times(house.settings.dicom_quiet_seconds, house.settings.dicom_keep_hours * 3600)
-        return Assembler(
-            self.staging,
-            self.sites,
-            house.store,
-            house.control,
-            house.site_keys,
-            lambda reading, site: house.ingest.ingest_reading(reading, site),
-            times,
-        )
+        times = Times(self.settings.dicom_quiet_seconds, self.settings.dicom_keep_hours * 3600)
+        return Assembler(self.staging, self.sites, self.store, self.control, self.site_keys, self.ingest, times)
 
     def listener(self, host: str, port: int) -> StoreListener:
         """The C-STORE door, closed."""
         from services.ingest.dicom.store_scp import ListenerSettings, StoreListener
 
-        chosen = self.house.settings
+        chosen = self.settings
         settings = ListenerSettings(
             host=host,
             port=port,
@@ -94,7 +82,7 @@ class DicomDoors:
             key=chosen.dicom_tls_key,
             authority=chosen.dicom_tls_authority,
         )
-        return StoreListener(self.intake, self.sites, AuditLog(self.house.control), settings)
+        return StoreListener(self.intake, self.sites, AuditLog(self.control), settings)
 
     def app(self) -> FastAPI:
         """STOW-RS."""
@@ -104,10 +92,10 @@ class DicomDoors:
             self.intake,
             self.assembler,
             self.sites,
-            self.house.site_keys,
-            self.house.control,
-            AuditLog(self.house.control),
-            self.house.settings.dicom_instance_limit_mb << 20,
+            self.site_keys,
+            self.control,
+            AuditLog(self.control),
+            self.settings.dicom_instance_limit_mb << 20,
         )
 
 
@@ -132,52 +120,3 @@ def erase_staged(settings: Settings, site: str, patient_id: str) -> int:
 
     folder = staging_folder(settings)
     return Staging(folder, 0).erase(site, patient_id) if folder.is_dir() else 0
-
-
-def listen(house: House, host: str, port: int | None, stopped: threading.Event) -> None:
-    """Listen for C-STORE (unless ``port`` is None) and make the cases of what either door took, until ``stopped``."""
-    doors = DicomDoors(house)
-    listener = None if port is None else doors.listener(host, port)
-    if listener is not None:
-        listener.start()
-    try:
-        doors.assembler.run(stopped)
-    finally:
-        if listener is not None:
-            listener.stop()
-
-
-class DicomProcess:
-    """:func:`listen` in a process of its own, as the settings say."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._process: Any = None
-        self._started = -AGAIN_S
-
-    def keep_alive(self) -> None:
-        """Start it, or start it again where it died, though not at once each time."""
-        alive = self._process is not None and self._process.is_alive()
-        if not alive and time.monotonic() - self._started > AGAIN_S:
-            self._started = time.monotonic()
-            context = multiprocessing.get_context("spawn")
-            self._process = context.Process(target=_listen, args=(self._settings.model_dump(),), daemon=True)
-            self._process.start()
-
-    def stop(self) -> None:
-        """End it; what it was assembling is assembled when it starts again."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.join(20)
-            if self._process.is_alive():
-                self._process.kill()
-
-
-def _listen(settings: dict[str, Any]) -> None:
-    from infra.background import house_of
-
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    house = house_of(settings)
-    listen(house, house.settings.host, house.settings.dicom_port, stopped)

@@ -15,7 +15,8 @@ import structlog
 
 from feature_store.control import ControlDatabase
 from feature_store.leases import KeptLease, Leases
-from infra.background import BEHIND_THE_DOOR_CPUS, house_of
+from infra.background import BEHIND_THE_DOOR_CPUS
+from infra.bootstrap import House
 from infra.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -81,7 +82,7 @@ def _extract(settings: dict[str, Any], sites: list[str]) -> None:
     from pipelines.extraction.run import extract
     from pipelines.segmentation.missing import segment_missing
 
-    house = house_of(settings)
+    house = House.in_worker(settings)
     chosen = house.settings
     segment_missing(house.store, sites=sites)
     encoder = chosen.auto_extract_encoder

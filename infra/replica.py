@@ -6,24 +6,21 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from infra.settings import Settings
-
 
 class Replica:
     """Opens the store and control database of the settings and serves one service's routes."""
 
     def __init__(self, service: str, settings: dict[str, Any]) -> None:
         from infra.bootstrap import House
-        from infra.logging import start
 
         self.service = service
-        chosen = Settings(**settings)
-        start(chosen.log_format, chosen.log_level)
-        self.house = House.open(chosen)
+        self.house = House.in_worker(settings)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve once the replica is made."""
-        return at_contract_paths(self.house.app(self.service))
+        from infra.applications import application
+
+        return at_contract_paths(application(self.house, self.service))
 
 
 def at_contract_paths(app: ASGIApp) -> ASGIApp:

@@ -29,8 +29,8 @@ def listen(
     import signal
     import threading
 
-    from infra.dicom import DEFAULT_PORT, DicomDoors
-    from infra.dicom import listen as take
+    from infra.dicom_process import DEFAULT_PORT
+    from infra.dicom_process import listen as take
 
     settings = session.settings.but(host=host, dicom_port=port)
     house = Session(settings, session.as_json).house(create=True)
@@ -38,7 +38,7 @@ def listen(
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    sites = [site.name for site in DicomDoors(house).sites.sites.values() if site.ae_titles]
+    sites = [site.name for site in house.dicom.sites.sites.values() if site.ae_titles]
     session.result(
         {"host": settings.host, "port": chosen, "sites": sites, "store": house.store.uri},
         f"Listening on {settings.host}:{chosen} for {', '.join(sites) or 'nobody (set ASDEG_DICOM_SITES)'}",
@@ -49,10 +49,8 @@ def listen(
 
 def staged(session: Session, site: Annotated[str, typer.Option(help="Whose cases.")]) -> None:
     """List the cases of which instances are staged."""
-    from infra.dicom import DicomDoors
-
     rows = [
         {"case_id": case, "instances": instances, "assembled": done}
-        for case, instances, done in DicomDoors(session.house()).assembler.staged(site)
+        for case, instances, done in session.house().dicom.assembler.staged(site)
     ]
     session.table("Staged", ("case_id", "instances", "assembled"), rows)

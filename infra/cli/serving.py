@@ -58,7 +58,8 @@ def serve(
     import signal
     import threading
 
-    from infra.dicom import DicomProcess, takes_dicom
+    from infra.dicom import takes_dicom
+    from infra.dicom_process import DicomProcess
     from infra.serve import start, stop
 
     settings = session.settings.but(host=host, port=port, ray_address=ray_address)

@@ -13,7 +13,7 @@ import yaml
 
 from feature_store.audit import AuditLog
 from feature_store.vocabulary import adjacent_segments
-from infra.bootstrap import openapi
+from infra.applications import openapi
 from pipelines.phantom import PhantomCohort
 from tests.services.door import Door, open_door, packed
 

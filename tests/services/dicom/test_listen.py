@@ -14,6 +14,7 @@ import httpx
 from pynetdicom import AE
 
 from feature_store.audit import AuditLog
+from infra.applications import application
 from infra.bootstrap import House
 from infra.settings import load_settings
 from services.ingest.deidentification.site_key import new_key_file
@@ -48,7 +49,7 @@ def test_listen_takes_a_study_and_makes_its_case(tmp_path: Path) -> None:
             association = entity.associate("127.0.0.1", port)
         assert [int(association.send_c_store(one).Status) for one in study[:4]] == [0] * 4
         house = House.open(load_settings(environment))
-        with served(house.app("dicom")) as url:  # the other door of the same house
+        with served(application(house, "dicom")) as url:  # the other door of the same house
             key = house.control.add_credential("pacs", "site", SITE)
             kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
             headers = {"X-API-Key": key, "Content-Type": kind}
