@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from feature_store.cohort_settings import CohortSettings
@@ -16,6 +18,7 @@ from feature_store.retrieval import CLINICAL_COLUMNS, clinical_of
 from feature_store.scanners import scanner_names
 from feature_store.store import FeatureStore
 from models.missing_values import settle_missing
+from models.scanners import Scanners
 from models.selection.robustness import checked
 from models.study_settings import StudySettings
 from models.study_tables import StudyTables, from_store
@@ -144,6 +147,15 @@ class StudyInputs:
             return None
         kept = [name for name in table.columns if str(name).split(".")[0] in self.plan.sequences]
         return table[kept] if kept else None
+
+
+def scoring_frame(tables: StudyTables, features: Sequence[str]) -> pd.DataFrame:
+    """What a signature asks for, one row a patient; a feature nobody has is missing for all."""
+    scanners = Scanners.of_patients(tables.patients).frame()
+    found = [table for table in (scanners, tables.radiomics, tables.deep, tables.clinical) if table is not None]
+    frame = pd.concat([table.reset_index(drop=True) for table in found], axis=1)
+    absent = [name for name in features if name not in frame.columns]
+    return frame if not absent else frame.join(pd.DataFrame(np.nan, index=frame.index, columns=absent))
 
 
 def _with_policies(study: StudySettings, plan: CohortSettings) -> StudySettings:

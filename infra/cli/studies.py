@@ -50,7 +50,7 @@ def study(
     outcome: Annotated[
         Path,
         typer.Option(
-            help="patient_id, outcome (0/1), cohort (training, …); optionally site, incident, scanner, scanner:t2_sag, …"
+            help="patient_id, outcome (0/1), cohort (training, …); optionally site, incident, scanner, scanner:t2_sag."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder the results are written to; made if absent.")],

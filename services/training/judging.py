@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-import numpy as np
 import pandas as pd
 
 from feature_store.cohorts import load_cohort
@@ -16,14 +15,10 @@ from feature_store.store import FeatureStore
 from feature_store.vocabulary import Partition, SignatureKind
 from models import artefacts
 from models.evaluation.gates import Gate, GateSettings, judge_gates
-from models.scanners import Scanners
 from models.signature import AnySignature
 from services.releases import Current, current
 from services.runs import RunStatus, read_run
-from services.study_inputs import ARTEFACTS, StudyInputs
-
-if TYPE_CHECKING:
-    from models.study_tables import StudyTables
+from services.study_inputs import ARTEFACTS, StudyInputs, scoring_frame
 
 HELD_OUT = (Partition.INTERNAL_VALIDATION.value, Partition.EXTERNAL_TEST.value)
 """``locked_test`` serves no gate."""
@@ -79,17 +74,8 @@ def _beside(store: FeatureStore, run: RunStatus, risks: pd.DataFrame, released: 
     )
     signature = cast(AnySignature, artefacts.load(released.signature, store.blobs))
     tables = inputs.tables(store).with_distinct_names()
-    asked = tables.patients[KEY].assign(released=signature.probabilities(_frame(tables, signature.features)))
+    asked = tables.patients[KEY].assign(released=signature.probabilities(scoring_frame(tables, signature.features)))
     fitted = load_cohort(store.snapshot(), before.cohort, before.version).members
     fitted = fitted[fitted["partition"] == Partition.TRAINING]
     known = pd.MultiIndex.from_frame(risks[KEY]).isin(pd.MultiIndex.from_frame(fitted[KEY]))
     return risks[~known].merge(asked, on=KEY, how="inner", validate="one_to_one")
-
-
-def _frame(tables: StudyTables, features: list[str]) -> pd.DataFrame:
-    """What a signature asks for, one row a patient; a feature nobody has is missing for all."""
-    scanners = Scanners.of_patients(tables.patients).frame()
-    found = [table for table in (scanners, tables.radiomics, tables.deep, tables.clinical) if table is not None]
-    frame = pd.concat([table.reset_index(drop=True) for table in found], axis=1)
-    absent = [name for name in features if name not in frame.columns]
-    return frame if not absent else frame.join(pd.DataFrame(np.nan, index=frame.index, columns=absent))

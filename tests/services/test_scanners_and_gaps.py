@@ -1,0 +1,152 @@
+"""A store whose sequences come from several scanners and whose clinical values have gaps: trained, released, scored."""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from feature_store.cohort_settings import CohortSettings
+from feature_store.control import ControlDatabase
+from feature_store.errors import FeaturesMissing, SettingsError
+from feature_store.scanners import scanner_name, scanner_names
+from feature_store.store import FeatureStore
+from models import artefacts
+from models.signature import AnySignature
+from models.study_result import StudyResult
+from services.scoring.handler import ScoringHandler
+from services.scoring.score_log import ScoreLog
+from services.selection.handler import SelectionHandler
+from services.selection.messages import SelectRequest
+from services.study_inputs import StudyInputs, scoring_frame
+from services.training.handler import TrainingHandler
+from services.training.messages import TrainRequest
+from services.training.releases import Releases
+from tests.feature_store import examples
+from tests.services.study_store import ENCODER, NAMES, RADIOMICS, STUDY
+
+AERA = {"scanner_vendor": "SIEMENS", "scanner_model": "Aera", "field_strength_t": 1.494}
+ACHIEVA = {"scanner_vendor": "Philips Medical Systems", "scanner_model": "Achieva", "field_strength_t": 3.0}
+CT = {"scanner_vendor": "GE MEDICAL SYSTEMS", "scanner_model": "Revolution  CT", "field_strength_t": None}
+PLAN = CohortSettings(
+    name="scanners",
+    external_sites=("b",),
+    sequences=("ct", "t2_sag"),
+    missing_values={"bmi": "complete", "age": "indicator"},
+)
+STUDY_HERE = STUDY.model_copy(
+    update={
+        "harmonisation": "combat",
+        "ablation": False,
+        "classifiers": dict.fromkeys(("rad", "dl", "combined"), "logistic_regression"),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """40 patients at a, 10 at b: T2 by two scanners of which one adds 3 SDs; two of each site lack bmi, some age."""
+    store = FeatureStore.open(tmp_path_factory.mktemp("scanners") / "store", create=True)
+    rng = np.random.default_rng(0)
+    rows: examples.Rows = {"labels": [], "feature_sets": [examples.feature_set(RADIOMICS, NAMES)],
+                           "encoders": [examples.encoder(ENCODER)], "radiomics": [], "embeddings": []}  # fmt: skip
+    for site, count in (("a", 40), ("b", 10)):
+        for number in range(count):
+            name, outcome = f"{site}{number:03d}", number % 2
+            age = None if number % 5 == 3 else 50.0 + 8 * outcome + rng.normal(0, 5)
+            bmi = None if number in (4, 7) else 25.0 + rng.normal()
+            for table, more in examples.case(name, site, age=age, bmi=bmi).items():
+                for row in more if table == "series" else ():
+                    row |= CT if row["sequence"] == "ct" else (ACHIEVA if number // 2 % 2 else AERA)
+                rows.setdefault(table, []).extend(more)
+            rows["labels"].append(examples.label(name, outcome, site))
+            for roi in examples.ROIS:
+                values = rng.normal(0, 1, len(NAMES)) + outcome * np.array([1.5, 1.0, 0, 0, 0, 0, 0, 0])
+                values = values + 3.0 * (number // 2 % 2) * (roi.sequence == "t2_sag")
+                rows["radiomics"].append(examples.radiomics(name, values, roi, site, RADIOMICS))
+    receipt = store.push(rows, kind="case", source="tests")
+    assert not receipt.rejected, receipt.rejected[:3]
+    return store
+
+
+def test_a_scanner_is_called_by_what_its_series_says() -> None:
+    assert [scanner_name(series) for series in (AERA, ACHIEVA, CT)] == [
+        "SIEMENS Aera 1.5 T", "PHILIPS Achieva 3 T", "GE Revolution CT",
+    ]  # fmt: skip
+    assert scanner_name(dict.fromkeys(AERA)) is None
+
+
+def test_every_sequence_has_its_own_scanner_and_the_site_stands_in_where_none_is_known(store: FeatureStore) -> None:
+    cases = [("a", name, f"case-a-{name}") for name in ("a000", "a002")]
+    found = scanner_names(store.snapshot(), cases, ("ct", "t2_sag", "t2_ax"))
+    assert found == {
+        "scanner:ct": ["GE Revolution CT"] * 2,
+        "scanner:t2_sag": ["SIEMENS Aera 1.5 T", "PHILIPS Achieva 3 T"],
+        "scanner:t2_ax": ["unknown at a"] * 2,
+    }
+    assert {name: [values[1]] for name, values in found.items()} == scanner_names(
+        store.snapshot(), cases[1:], ("ct", "t2_sag", "t2_ax")
+    )
+
+
+def test_policies_are_checked_before_anything_is_frozen(store: FeatureStore) -> None:
+    unknown = PLAN.model_copy(update={"missing_values": {"weight": "median"}})
+    with pytest.raises(SettingsError, match="names weight"):
+        StudyInputs.freeze(store, unknown, STUDY)
+    twice = STUDY.model_copy(update={"missing_values": {"age": "median"}})
+    with pytest.raises(SettingsError, match="beside the cohort's"):
+        StudyInputs.freeze(store, PLAN, twice)
+    with pytest.raises(ValueError, match="missing_values"):
+        CohortSettings.model_validate({"name": "x", "missing_values": {"age": "guess"}})
+    inputs = StudyInputs.freeze(store, PLAN, STUDY)
+    assert StudyInputs.from_settings(inputs.settings()) == inputs
+    assert inputs.study.missing_values == PLAN.missing_values
+
+
+def predictions_alone(result: StudyResult, folder: Path, title: str) -> None:
+    """Instead of the whole report, whose figures take longest here."""
+    result.predictions.to_parquet(folder / "predictions.parquet")
+
+
+def test_a_score_is_by_the_patients_own_scanner_and_gaps_as_in_training(store: FeatureStore, tmp_path: Path) -> None:
+    selection = SelectionHandler(store)
+    selected = selection.execute(selection.begin(SelectRequest(cohort=PLAN, study=STUDY_HERE)))
+    assert selected.metrics is not None
+    assert selected.metrics["patients"]["training"] == 26  # seven in ten of 40, less two without bmi
+    training = TrainingHandler(store, write=predictions_alone)
+    run = training.execute(training.begin(TrainRequest(study=STUDY_HERE, selection_run=selected.run_id)))
+    assert run.metrics is not None
+    found = run.metrics["harmonisation"]
+    assert found["used"] == "combat"
+    t2 = next(row for row in found["sequences"] if row["sequence"] == "t2_sag")
+    assert t2["learnt"] == ["PHILIPS Achieva 3 T", "SIEMENS Aera 1.5 T"]
+    assert (
+        next(row for row in run.metrics["missing_values"] if row["variable"] == "bmi")["left_out"]["external_test"] == 2
+    )
+    assert run.metrics["flow"][1]["excluded"]["lacks bmi"] == 4
+
+    Releases(store).release(run.run_id, by="tests")
+    with closing(ControlDatabase.open(f"sqlite:///{tmp_path / 'control.sqlite'}")) as control:
+        scoring = ScoringHandler(store, ScoreLog(store, control), lambda name: artefacts.load(name, store.blobs))  # type: ignore[arg-type,return-value]
+        file = training.report_file(run.run_id, "predictions.parquet") or b""
+        risks = pd.read_parquet(io.BytesIO(file)).set_index("patient_id")
+        assert "b004" not in risks.index
+        for name in ("b000", "b001", "b002", "b003"):  # two scanners, and one without age
+            for kind in ("rad", "combined"):
+                answer = scoring.score(kind, "b", name, asked_by="tests")
+                assert answer.probability == risks.loc[name, kind]
+        with pytest.raises(FeaturesMissing, match="The patient has no bmi"):
+            scoring.score("combined", "b", "b004", asked_by="tests")
+        assert 0 < scoring.score("rad", "b", "b004", asked_by="tests").probability < 1
+
+    # and the gates ask a released signature with the same scanners
+    signature = artefacts.load(run.artefacts["rad"], store.blobs)
+    assert "scanner:t2_sag" in signature.features  # type: ignore[union-attr]
+    tables = StudyInputs.from_settings(run.settings).tables(store)
+    asked: AnySignature = signature  # type: ignore[assignment]
+    again = pd.Series(asked.probabilities(scoring_frame(tables, asked.features)), index=tables.patients["patient_id"])
+    assert again["b001"] == risks.loc["b001", "rad"]
