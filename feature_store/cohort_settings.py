@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from feature_store.errors import SettingsError
 from feature_store.labels import MIN_DAYS
@@ -36,6 +36,21 @@ class Exclusion(_Settings):
     image_quality: tuple[str, ...] = ("poor",)
 
 
+class LockedTest(_Settings):
+    """Who is set aside for one last look: no gate and no report uses them (partition ``locked_test``).
+
+    Patients are not named one by one: the settings are kept with every run, and an id would outlive its erasure there.
+    """
+
+    share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of the patients of the other internal sites, within each outcome, drawn by the seed",
+    )
+    sites: tuple[str, ...] = Field((), description="sites of which everybody is set aside")
+
+
 class CohortSettings(_Settings):
     """``ratio`` is the share of training among the patients of internal sites, within each outcome."""
 
@@ -44,6 +59,7 @@ class CohortSettings(_Settings):
     ratio: float = Field(0.7, gt=0, lt=1)
     seed: int = 0
     min_days: int = Field(MIN_DAYS, ge=1, description="setting of the label rule")
+    locked_test: LockedTest = LockedTest()
     inclusion: Inclusion = Inclusion()
     exclusion: Exclusion = Exclusion()
     feature_sets: tuple[str, ...] = Field(
@@ -59,6 +75,12 @@ class CohortSettings(_Settings):
         description="patients to whose outcomes an encoder was tuned: leave_out, refuse, or apparent (they stay, and "
         "training figures are apparent)",
     )
+
+    @model_validator(mode="after")
+    def _one_partition_a_site(self) -> CohortSettings:
+        if both := sorted(set(self.external_sites) & set(self.locked_test.sites)):
+            raise ValueError(f"{', '.join(both)} cannot be external and locked")
+        return self
 
     @classmethod
     def load(cls, path: Path) -> CohortSettings:

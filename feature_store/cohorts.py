@@ -49,8 +49,8 @@ def freeze_cohort(store: FeatureStore, settings: CohortSettings) -> Cohort:
 
     Where members, outcomes and partitions are those of the latest version, and none of their data has
     changed since, that version is returned and nothing is written.
-    Raises TooFewPatients with no member, SettingsError for an external site without a case,
-    PartitionConflict where a patient's partition contradicts the external sites.
+    Raises TooFewPatients with no member, SettingsError for an external or locked site without a case,
+    PartitionConflict where a patient's partition contradicts the external or locked sites.
     """
     for attempt in range(TRIES):
         snapshot = store.snapshot()
@@ -98,10 +98,13 @@ def left_out(view: Snapshot, settings: CohortSettings) -> dict[tuple[str, str, s
 
 def _freeze(store: FeatureStore, snapshot: Snapshot, settings: CohortSettings) -> Cohort:
     patients = _patients(snapshot, settings)
-    if unknown := sorted(set(settings.external_sites) - {site for site, _ in patients}):
-        raise SettingsError(
-            f"External sites without a case: {', '.join(unknown)}.", action="Mend external_sites, or ingest first."
-        )
+    locked = settings.locked_test
+    for called, sites in (("external_sites", settings.external_sites), ("locked_test.sites", locked.sites)):
+        if unknown := sorted(set(sites) - {site for site, _ in patients}):
+            raise SettingsError(
+                f"{called} names sites without a case: {', '.join(unknown)}.",
+                action=f"Mend {called}, or ingest first.",
+            )
     flow: Counter[str] = Counter(cases=len(patients))
     kept: dict[Patient, Mapping[str, Any]] = {}
     for patient, row in patients.items():
@@ -116,7 +119,9 @@ def _freeze(store: FeatureStore, snapshot: Snapshot, settings: CohortSettings) -
     flow["members"] = len(kept)
     outcomes = {patient: int(row["outcome"]) for patient, row in kept.items()}
     earlier = _earlier(snapshot)
-    partitions = assign(outcomes, earlier, settings.external_sites, settings.ratio, settings.seed)
+    partitions = assign(
+        outcomes, earlier, settings.external_sites, settings.ratio, settings.seed, locked.sites, locked.share
+    )
     flow.update(partitions[patient] for patient in kept)
     members = _sorted(
         pd.DataFrame(

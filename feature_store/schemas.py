@@ -414,6 +414,23 @@ RETRAININGS = TableSchema(
     ),
 )
 
+LOCKED_LOOKS = TableSchema(
+    "locked_looks",
+    "One row a look at the patients set aside (partition `locked_test`), written before the figures are given.",
+    ("look_id",),
+    (
+        Column("look_id", STRING, "unique, sorts by time"),
+        Column("look", INT, "1, 2, …: how often the store's locked patients had been looked at, this time included"),
+        Column("run_id", STRING, "the run whose signatures were asked"),
+        Column("cohort", STRING, "cohort name"),
+        Column("version", INT, "cohort version"),
+        Column("figures", STRING, "JSON: signature kind to its measures"),
+        Column("reason", STRING, "why"),
+        Column("looked_by", STRING, "who"),
+        Column("looked_at", TIME, "when"),
+    ),
+)
+
 WITHDRAWALS = TableSchema(
     "withdrawals",
     "One row a withdrawn case: why, by whom, and the last push that still had it.",
@@ -474,7 +491,7 @@ TABLES: dict[str, TableSchema] = {
     schema.name: schema
     for schema in (
         CASES, SERIES, ROIS, QUALITY, CLINICAL, FOLLOW_UP, LABELS, SURGEON_READS, FEATURE_SETS, RADIOMICS,
-        ENCODERS, EMBEDDINGS, SEGMENTERS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, RETRAININGS, WITHDRAWALS, ERASURES,
-        PUSHES,
+        ENCODERS, EMBEDDINGS, SEGMENTERS, COHORTS, SCORES, TRAINING_RUNS, RELEASES, RETRAININGS, LOCKED_LOOKS, WITHDRAWALS,
+        ERASURES, PUSHES,
     )
 }  # fmt: skip

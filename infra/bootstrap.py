@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from services.scoring.score_log import ScoreLog
     from services.selection.handler import SelectionHandler
     from services.training.handler import TrainingHandler
+    from services.training.locked_test import LockedTest
     from services.training.releases import Releases
     from services.training.retraining import Retraining
 
@@ -144,6 +145,12 @@ class House:
         from services.training.releases import Releases
 
         return Releases(self.store)
+
+    @cached_property
+    def locked_test(self) -> LockedTest:
+        from services.training.locked_test import LockedTest
+
+        return LockedTest(self.store)
 
     @cached_property
     def retraining(self) -> Retraining:

@@ -48,6 +48,7 @@ def register(app: typer.Typer) -> None:
     command(app, "rollback", example="asdeg rollback --kind combined")(rollback)
     command(app, "recall", example="asdeg recall 8f3a1c9b --reason 'trained on a wrong label'")(recall)
     command(app, "releases", example="asdeg releases")(releases)
+    command(app, "locked-test", example="asdeg locked-test RUN_ID --reason 'final figures of the paper'")(locked_test)
 
 
 def select(
@@ -176,6 +177,34 @@ def recall(
 def releases(session: Session) -> None:
     """List the history of releases; `current` marks what answers now."""
     _entries(session, session.house().releases.entries())
+
+
+def locked_test(
+    session: Session,
+    run_id: Annotated[str | None, typer.Argument(help="Whose signatures are asked; without it earlier looks.")] = None,
+    reason: Reason = None,
+    by: Name = "command line",
+) -> None:
+    """Look at the patients who were set aside: once, at the very end.
+
+    Every look is recorded with its figures, who looked and why, and counted: the next one is worth less.
+    """
+    house = session.house()
+    looks = (
+        house.locked_test.looks() if run_id is None else [house.locked_test.look(run_id, by=by, reason=reason or "")]
+    )
+    if session.as_json:
+        session.json([look.model_dump(mode="json") for look in looks])
+        return
+    figures = ("n", "events", "auc", "sensitivity", "specificity", "brier", "calibration_slope")
+    rows = [
+        {**look.model_dump(), "signature": kind, **{name: measured[name] for name in figures}}
+        for look in looks
+        for kind, measured in look.figures.items()
+    ]
+    session.table(
+        "Looks at the locked patients", ("look", "run_id", "signature", *figures, "looked_by", "reason"), rows
+    )
 
 
 def _entries(session: Session, entries: Sequence[ReleaseEntry]) -> None:

@@ -57,6 +57,20 @@ class RetrainAnswer(BaseModel):
     gates: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
 
 
+class LockedLook(BaseModel):
+    """One look at the patients who were set aside."""
+
+    look_id: str
+    look: int = Field(description="how often the store's locked patients had been looked at, this time included")
+    run_id: str
+    cohort: str
+    version: int
+    figures: dict[str, Any] = Field(description="signature kind to its measures, as in metrics.json")
+    reason: str
+    looked_by: str
+    looked_at: datetime
+
+
 class ReleaseRequest(BaseModel):
     """Exactly one of: release a run, roll a kind (or `all`) back, recall a signature."""
 

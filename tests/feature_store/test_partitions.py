@@ -60,3 +60,32 @@ def test_contradictions_are_refused_both_ways() -> None:
         assign(patients(12), first, (), 0.7, 0)
     locked = {("a", "p0"): "locked_test"}
     assert assign(patients(12), locked, {"a"}, 0.7, 0)["a", "p0"] == "locked_test"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 60), st.sampled_from([0.1, 0.25, 0.5]), st.integers(0, 5))
+def test_who_is_locked_stays_locked_and_newcomers_fill_the_share(n: int, more: int, locked: float, seed: int) -> None:
+    """A share of the internal patients and a whole site; whatever is asked for later, nobody changes sides."""
+    first = assign(patients(n), {}, {"c"}, 0.7, seed, {"b"}, locked)
+    everyone = patients(n + more)
+    later = assign(everyone, first, {"c"}, 0.7, seed + 1, {"b"}, locked)
+    without = assign(everyone, first, {"c"}, 0.7, seed)
+    assert first.items() <= later.items()
+    assert first.items() <= without.items()
+    assert {p for p, part in later.items() if p[0] == "b"} == {
+        p for p, part in later.items() if p[0] == "b" and part == "locked_test"
+    }
+    for outcome in (0, 1):
+        inside = [later[p] for p, y in everyone.items() if y == outcome and p[0] == "a"]
+        assert abs(inside.count("locked_test") - locked * len(inside)) <= 0.5
+        training, others = inside.count("training"), len(inside) - inside.count("locked_test")
+        assert abs(training - 0.7 * others) <= 0.5
+
+
+def test_who_was_used_before_cannot_be_locked() -> None:
+    first = assign(patients(12), {}, {"c"}, 0.7, 0)
+    with pytest.raises(PartitionConflict, match="4 patients of b have been used before"):
+        assign(patients(12), first, {"c"}, 0.7, 0, {"b"})
+    newcomers = assign(patients(40), first, {"c"}, 0.7, 0, (), 0.2)
+    assert first.items() <= newcomers.items()
+    assert sum(part == "locked_test" for part in newcomers.values()) == 5  # 4 of 20 without, 1 of 7 with the outcome

@@ -11,19 +11,25 @@ import pandas as pd
 import pytest
 
 from feature_store.cohort_settings import CohortSettings
+from feature_store.cohort_settings import LockedTest as LockedTestSettings
+from feature_store.cohorts import freeze_cohort
 from feature_store.control import ControlDatabase
-from feature_store.errors import FeaturesMissing, SettingsError
+from feature_store.errors import FeaturesMissing, NotReady, SettingsError, UsageError
 from feature_store.scanners import scanner_name, scanner_names
 from feature_store.store import FeatureStore
 from models import artefacts
-from models.signature import AnySignature
+from models.evaluation.gates import GateSettings
+from models.signature import Signature
 from models.study_result import StudyResult
+from services.runs import Run, RunStatus
 from services.scoring.handler import ScoringHandler
 from services.scoring.score_log import ScoreLog
 from services.selection.handler import SelectionHandler
 from services.selection.messages import SelectRequest
 from services.study_inputs import StudyInputs, scoring_frame
 from services.training.handler import TrainingHandler
+from services.training.judging import judge_run
+from services.training.locked_test import LockedTest
 from services.training.messages import TrainRequest
 from services.training.releases import Releases
 from tests.feature_store import examples
@@ -37,6 +43,7 @@ PLAN = CohortSettings(
     external_sites=("b",),
     sequences=("ct", "t2_sag"),
     missing_values={"bmi": "complete", "age": "indicator"},
+    locked_test=LockedTestSettings(share=0.2),
 )
 STUDY_HERE = STUDY.model_copy(
     update={
@@ -112,28 +119,42 @@ def predictions_alone(result: StudyResult, folder: Path, title: str) -> None:
     result.predictions.to_parquet(folder / "predictions.parquet")
 
 
-def test_a_score_is_by_the_patients_own_scanner_and_gaps_as_in_training(store: FeatureStore, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def run(store: FeatureStore) -> RunStatus:
     selection = SelectionHandler(store)
     selected = selection.execute(selection.begin(SelectRequest(cohort=PLAN, study=STUDY_HERE)))
-    assert selected.metrics is not None
-    assert selected.metrics["patients"]["training"] == 26  # seven in ten of 40, less two without bmi
     training = TrainingHandler(store, write=predictions_alone)
-    run = training.execute(training.begin(TrainRequest(study=STUDY_HERE, selection_run=selected.run_id)))
+    found = training.execute(training.begin(TrainRequest(study=STUDY_HERE, selection_run=selected.run_id)))
+    assert selected.metrics is not None
+    assert found.metrics is not None
+    assert selected.metrics["patients"]["training"] == found.metrics["signatures"]["rad"]["cohorts"]["training"]["n"]
+    Releases(store).release(found.run_id, by="tests")
+    return found
+
+
+@pytest.fixture(scope="module")
+def risks(store: FeatureStore, run: RunStatus) -> pd.DataFrame:
+    file = TrainingHandler(store).report_file(run.run_id, "predictions.parquet") or b""
+    return pd.read_parquet(io.BytesIO(file)).set_index("patient_id")
+
+
+def test_the_run_says_what_it_did_about_scanners_and_gaps(run: RunStatus) -> None:
     assert run.metrics is not None
     found = run.metrics["harmonisation"]
     assert found["used"] == "combat"
     t2 = next(row for row in found["sequences"] if row["sequence"] == "t2_sag")
     assert t2["learnt"] == ["PHILIPS Achieva 3 T", "SIEMENS Aera 1.5 T"]
-    assert (
-        next(row for row in run.metrics["missing_values"] if row["variable"] == "bmi")["left_out"]["external_test"] == 2
-    )
+    bmi = next(row for row in run.metrics["missing_values"] if row["variable"] == "bmi")
+    assert bmi["policy"] == "complete"
+    assert bmi["left_out"]["external_test"] == 2
     assert run.metrics["flow"][1]["excluded"]["lacks bmi"] == 4
 
-    Releases(store).release(run.run_id, by="tests")
+
+def test_a_score_is_by_the_patients_own_scanner_and_gaps_as_in_training(
+    store: FeatureStore, run: RunStatus, risks: pd.DataFrame, tmp_path: Path
+) -> None:
     with closing(ControlDatabase.open(f"sqlite:///{tmp_path / 'control.sqlite'}")) as control:
         scoring = ScoringHandler(store, ScoreLog(store, control), lambda name: artefacts.load(name, store.blobs))  # type: ignore[arg-type,return-value]
-        file = training.report_file(run.run_id, "predictions.parquet") or b""
-        risks = pd.read_parquet(io.BytesIO(file)).set_index("patient_id")
         assert "b004" not in risks.index
         for name in ("b000", "b001", "b002", "b003"):  # two scanners, and one without age
             for kind in ("rad", "combined"):
@@ -143,10 +164,47 @@ def test_a_score_is_by_the_patients_own_scanner_and_gaps_as_in_training(store: F
             scoring.score("combined", "b", "b004", asked_by="tests")
         assert 0 < scoring.score("rad", "b", "b004", asked_by="tests").probability < 1
 
-    # and the gates ask a released signature with the same scanners
+
+def test_the_gates_ask_a_released_signature_with_the_same_scanners(
+    store: FeatureStore, run: RunStatus, risks: pd.DataFrame
+) -> None:
     signature = artefacts.load(run.artefacts["rad"], store.blobs)
-    assert "scanner:t2_sag" in signature.features  # type: ignore[union-attr]
+    assert isinstance(signature, Signature)
+    assert "scanner:t2_sag" in signature.features
     tables = StudyInputs.from_settings(run.settings).tables(store)
-    asked: AnySignature = signature  # type: ignore[assignment]
-    again = pd.Series(asked.probabilities(scoring_frame(tables, asked.features)), index=tables.patients["patient_id"])
-    assert again["b001"] == risks.loc["b001", "rad"]
+    again = signature.probabilities(scoring_frame(tables, signature.features))
+    assert dict(zip(tables.patients["patient_id"], again, strict=True))["b001"] == risks.loc["b001", "rad"]
+
+
+def test_locked_patients_are_in_no_figure_and_every_look_at_them_is_counted(
+    store: FeatureStore, run: RunStatus, risks: pd.DataFrame
+) -> None:
+    locked = risks[risks["partition"] == "locked_test"]
+    assert len(locked) in (8, 7, 6)  # a fifth of 40, less those without bmi
+    assert locked[["rad", "combined", "clinical"]].isna().all(axis=None)
+    assert run.metrics is not None
+    assert set(run.metrics["signatures"]["rad"]["cohorts"]) == {"training", "internal_validation", "external_test"}
+    gates = judge_run(store, run, GateSettings(fewest=2))
+    assert gates["rad"][-1].figures["a"]["n"] == (risks["partition"] == "internal_validation").sum()
+
+    house = LockedTest(store)
+    assert house.looks() == []
+    with pytest.raises(UsageError, match="needs a reason"):
+        house.look(run.run_id, by="tests", reason=" ")
+    assert house.looks() == []
+    first = house.look(run.run_id, by="tests", reason="the paper's last table")
+    assert (first.look, first.figures["rad"]["n"]) == (1, len(locked))
+    assert first.figures["rad"]["auc"] > 0.5
+    again = house.look(run.run_id, by="tests", reason="once more")
+    assert (again.look, again.figures) == (2, first.figures)
+    assert house.looks() == [first, again]
+    assert judge_run(store, run, GateSettings(fewest=2)) == gates  # a look opens no gate
+    newer = freeze_cohort(store, PLAN)
+    assert set(newer.members.loc[newer.members["partition"] == "locked_test", "patient_id"]) >= set(locked.index)
+
+
+def test_nobody_locked_nothing_to_look_at(store: FeatureStore, run: RunStatus) -> None:
+    nobody = StudyInputs.freeze(store, PLAN.model_copy(update={"name": "other", "external_sites": ("b",)}), STUDY)
+    begun = Run.begin(store, "training", nobody.cohort, nobody.version, nobody.settings())
+    with pytest.raises(NotReady, match="no signatures"):
+        LockedTest(store).look(begun.status.run_id, by="tests", reason="too early")
