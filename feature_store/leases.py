@@ -55,7 +55,7 @@ class KeptLease:
 
     def __init__(self, leases: Leases, name: str, seconds: float) -> None:
         self._leases, self._name, self._seconds = leases, name, seconds
-        self._holder = f"{_here()} {uuid.uuid4().hex[:8]}"
+        self._holder = f"process {os.getpid()} on {socket.gethostname()[:120]} ({uuid.uuid4().hex[:8]})"
         self._held = self._taken_over = False
         self._until = 0.0
         self._over = threading.Event()
@@ -154,7 +154,3 @@ class Leases:
         query = select(LeaseRow.holder).where(LeaseRow.name == name, LeaseRow.expires_at >= time.time())
         with self._control.reading() as connection:
             return connection.scalar(query)
-
-
-def _here() -> str:
-    return f"{socket.gethostname()[:120]} process {os.getpid()}"

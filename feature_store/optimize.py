@@ -2,6 +2,9 @@
 
 Nothing that any reader could see, now or as of any earlier push, is changed: revisions are rows, rows of
 committed pushes are kept, and only their files are written anew. Writers and readers go on meanwhile.
+
+Two at once lose nothing either, but on object storage the library lets both put the same files together, and
+rows stand there twice from then on: a lease (:func:`optimize_alone`) keeps it to one at a time.
 """
 
 from __future__ import annotations
@@ -10,15 +13,22 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import time_ns
+from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.blobs import Blobs
+from feature_store.control import ControlDatabase
 from feature_store.delta import DeltaLog
 from feature_store.files import reading
+from feature_store.leases import Leases
 from feature_store.push_log import PushLog
 
+if TYPE_CHECKING:
+    from feature_store.store import FeatureStore
+
+LEASE, LEASE_S = "optimise", 60.0
 Progress = Callable[[str, float], None]
 
 
@@ -46,14 +56,31 @@ class OptimizedTable:
     files_deleted: int
 
 
+def optimize_alone(
+    store: FeatureStore,
+    control: ControlDatabase,
+    settings: OptimizeSettings | None = None,
+    progress: Progress | None = None,
+    lease_s: float = LEASE_S,
+) -> list[OptimizedTable] | None:
+    """Optimise under the store's lease; None where another process has it (``Leases.holder(LEASE)`` says which).
+
+    The lease of one that was killed runs out after ``lease_s``. Raises LeaseLost where it ran out under this one: what
+    it has done is whole, and the rest is the other's.
+    """
+    with Leases(control).keep(LEASE, lease_s) as lease:
+        return store.optimize(settings, progress, lease.check) if lease else None
+
+
 def optimize(
     logs: Mapping[str, DeltaLog],
     push_log: PushLog,
     blobs: Blobs,
     settings: OptimizeSettings | None = None,
     progress: Progress | None = None,
+    before_each: Callable[[], None] = lambda: None,
 ) -> list[OptimizedTable]:
-    """Optimise every table that is there. May be killed at any instant and run again, also by several at once."""
+    """Optimise every table that is there; ``before_each`` may stop it. May be killed at any instant and run again."""
     settings = settings or OptimizeSettings()
     there = [name for name, log in logs.items() if log.exists()]
     dead = _give_up_the_dead(logs, there, push_log, settings)
@@ -61,6 +88,7 @@ def optimize(
     for number, name in enumerate(there):
         if progress is not None:
             progress(name, number / len(there))
+        before_each()
         done.append(_optimize_table(logs[name], dead.get(name, []), settings))
     blobs.sweep_unfinished(settings.dead_after_hours)
     blobs.sweep_cache()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -91,10 +91,16 @@ class FeatureStore:
         self._push_log.take(rows)
 
     def optimize(
-        self, settings: OptimizeSettings | None = None, progress: Progress | None = None
+        self,
+        settings: OptimizeSettings | None = None,
+        progress: Progress | None = None,
+        before_each: Callable[[], None] = lambda: None,
     ) -> list[OptimizedTable]:
-        """Fewer files, sorted by patient; rows and files that dead writers left go (:mod:`feature_store.optimize`)."""
-        return optimize(self._logs, self._push_log, self.blobs, settings, progress)
+        """Fewer files, sorted by patient; rows and files that dead writers left go (:mod:`feature_store.optimize`).
+
+        ``before_each`` is called before each table and may raise. One at a time: :func:`optimize_alone`.
+        """
+        return optimize(self._logs, self._push_log, self.blobs, settings, progress, before_each)
 
     def check(self, verify: Verify | None = None) -> Iterator[Promise]:
         """Every promise over all data, with counts (:mod:`feature_store.check`)."""

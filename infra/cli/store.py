@@ -112,15 +112,25 @@ def optimize(
     keep_files_hours: Annotated[float, typer.Option(min=1, help="Delete replaced files after so long.")] = 168.0,
 ) -> None:
     """Fewer files, sorted by patient; what killed writers left goes. Nothing that can be read changes, now or as of
-    any earlier push; sites may push and extractions may run meanwhile."""
-    from feature_store.optimize import OptimizeSettings
+    any earlier push; sites may push and extractions may run meanwhile. One optimises at a time: where another is at it,
+    that is said and nothing is done (exit code 0, with --json an empty list)."""
+    from feature_store.leases import Leases
+    from feature_store.optimize import LEASE, OptimizeSettings, optimize_alone
 
-    settings = OptimizeSettings(dead_after_hours=dead_after_hours, keep_files_hours=keep_files_hours)
+    settings, house = (
+        OptimizeSettings(dead_after_hours=dead_after_hours, keep_files_hours=keep_files_hours),
+        session.house(),
+    )
     with session.progress("optimize") as progress:
-        done = session.house().store.optimize(settings, progress)
+        done = optimize_alone(house.store, house.control, settings, progress)
         progress("done", 1.0)
+    if done is None:
+        who = Leases(house.control).holder(LEASE) or "another process, done by now"
+        session.note(f"Nothing was done: this store is being optimised by {who}.")
     session.table(
-        "Optimised", ("table", "dead_rows", "files_before", "files", "files_deleted"), [vars(table) for table in done]
+        "Optimised",
+        ("table", "dead_rows", "files_before", "files", "files_deleted"),
+        [vars(table) for table in done or ()],
     )
 
 

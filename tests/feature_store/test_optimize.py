@@ -10,8 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from feature_store.errors import StoreError
-from feature_store.optimize import OptimizeSettings
+from feature_store.control import ControlDatabase, default_url
+from feature_store.errors import LeaseLost, StoreError
+from feature_store.leases import Leases
+from feature_store.optimize import LEASE, OptimizeSettings, optimize_alone
 from feature_store.store import FeatureStore
 from tests.feature_store.examples import case, feature_set, radiomics
 from tests.feature_store.test_processes import acknowledgements, check_whole, start, stop_before_commit, write_cases
@@ -107,6 +109,59 @@ def test_a_writer_that_was_only_asleep_learns_that_it_was_given_up(store: Featur
     assert store.snapshot().table("cases").num_rows == 0
     assert FeatureStore.open(store.uri).push(case("late"), kind="case", source="a").sequence is not None
     assert store.snapshot().table("cases")["patient_id"].to_pylist() == ["late"]
+
+
+def optimise_and_hang(uri: str, url: str, ready: Path) -> None:
+    """Optimises the first tables and is then busy until it is killed."""
+
+    def hang(table: str, _: float) -> None:
+        if table == "clinical":
+            ready.touch()
+            time.sleep(600)
+
+    optimize_alone(FeatureStore.open(uri), ControlDatabase.open(url), AT_ONCE, hang, lease_s=1.0)
+
+
+@pytest.mark.cores
+def test_one_optimises_at_a_time_and_the_next_goes_on_after_a_kill(place: str, tmp_path: Path) -> None:
+    store, url = FeatureStore.open(place, create=True), default_url(str(tmp_path / "control"))
+    control = ControlDatabase.open(url)
+    for age in (40.0, 41.0, 42.0, 43.0):
+        store.push(case("p1", age=age), kind="case", source="a")
+    before = everything(store, 2)
+    first = start(optimise_and_hang, place, url, tmp_path / "ready")
+    while not (tmp_path / "ready").exists():
+        assert first.is_alive()
+        time.sleep(0.01)
+    assert optimize_alone(store, control, AT_ONCE) is None
+    assert f"process {first.pid} on" in str(Leases(control).holder(LEASE))
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    while (done := optimize_alone(store, control, AT_ONCE)) is None:
+        time.sleep(0.02)  # until the dead one's lease has run out
+    assert [(table.files_before, table.files) for table in done if table.table == "clinical"] == [(4, 1)]
+    assert Leases(control).holder(LEASE) is None
+    assert everything(FeatureStore.open(place), 2) == before
+    for name in ("cases", "clinical"):  # and no row stands in the files twice
+        rows = store.snapshot().files(name).dataset().to_table(columns=["push_id", "row_hash"])  # type: ignore[union-attr]
+        assert len(rows.group_by(["push_id", "row_hash"]).aggregate([])) == len(rows)
+
+
+def test_who_lost_the_lease_rewrites_nothing_more(folder_store: FeatureStore, tmp_path: Path) -> None:
+    control = ControlDatabase.open(default_url(str(tmp_path / "control")))
+    leases, touched = Leases(control), []
+
+    def asleep(table: str, _: float) -> None:
+        touched.append(table)
+        if table == "clinical":
+            leases.release(LEASE, str(leases.holder(LEASE)))
+            assert leases.take(LEASE, "another", 60)
+
+    with pytest.raises(LeaseLost):
+        optimize_alone(filled(folder_store), control, AT_ONCE, asleep)
+    assert touched[-1] == "clinical"
+    assert len(folder_store.snapshot().files("clinical") or ()) == 12
+    assert leases.holder(LEASE) == "another"
 
 
 def test_writers_go_on_while_files_are_rewritten(place: str, step: int, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""`asdeg store erase`, `readmit` and `asdeg audit` as people and programs call them."""
+"""`asdeg store erase`, `readmit`, `optimize` and `asdeg audit` as people and programs call them."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import infra.cli
 from feature_store.audit import Act, AuditLog
 from feature_store.control import ControlDatabase, Credential, default_url
 from feature_store.errors import PatientErased
+from feature_store.leases import Leases
+from feature_store.optimize import LEASE
 from feature_store.store import FeatureStore
 from tests.feature_store.examples import case, ids
 
@@ -57,3 +60,15 @@ def test_a_patient_is_erased_and_let_in_again(tmp_path: Path, capsys: pytest.Cap
     assert infra.cli.main(["--store", place, "store", "erase", "p1", "--site", "a", "--yes", "--grace-hours", "0"]) == 0
     assert "Backups hold the patient" in capsys.readouterr().out
     assert not (tmp_path / "backup/control.sqlite").exists()
+
+
+def test_whoever_optimises_second_says_who_is_at_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = str(tmp_path / "store")
+    FeatureStore.open(uri, create=True).push(case("p1"), kind="case", source="a")
+    with Leases(ControlDatabase.open(default_url(uri))).keep(LEASE, 60):
+        assert infra.cli.main(["--store", uri, "--json", "store", "optimize"]) == 0
+        said = capsys.readouterr()
+        assert json.loads(said.out) == []
+        assert f"optimised by process {os.getpid()} on " in said.err
+    assert infra.cli.main(["--store", uri, "--json", "store", "optimize"]) == 0
+    assert "clinical" in [row["table"] for row in json.loads(capsys.readouterr().out)]
