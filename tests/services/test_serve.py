@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
 
+from feature_store.schedules import Schedule
 from feature_store.vocabulary import RESEARCH_USE
 from infra import serve
 from infra.bootstrap import House
 from infra.settings import load_settings
 from infra.site_client import SiteClient
+from models.report.render import write_results
 from pipelines.phantom import PhantomCohort
 from services.ingest.deidentification.site_key import new_key_file
+from services.runs import list_runs
+from services.training.handler import TrainingHandler
+from services.training.messages import RetrainAnswer, RetrainRequest
+from services.training.releases import Releases
+from services.training.retraining import BEGUN_BY, Retraining
+from services.training.scheduler import Scheduler, retrain_here
 from tests.services.dicom.doors import BOUNDARY, related
 from tests.services.dicom.studies import ct_with_mask
 from tests.services.door import packed
 from tests.services.study_store import COHORT, ENCODER, RADIOMICS, STUDY, study_store
 
 pytestmark = pytest.mark.cores
+EVERY_MINUTE = "every minute"
 CONTRACT = {
     "/v1/cases", "/v1/cases/uploads", "/v1/cases/uploads/{upload_id}", "/v1/cases/{case_id}",
     "/v1/cases/{case_id}/outcome", "/v1/cases/{case_id}/clinical", "/v1/cases/{case_id}/reads",
@@ -41,6 +50,8 @@ class Served:
     house: House
     url: str
     keys: dict[str, str]
+    second_clock: list[RetrainAnswer] = field(default_factory=list)
+    """What the retrainings said that were called by a second scheduler, of another process than the services'."""
 
     def call(self, who: str, method: str, path: str, **request: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.keys[who]}"} if who else {}
@@ -73,11 +84,39 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "application": add("an application", "application"),
         "scientist": add("a scientist", "scientist"),
     }
+    cohort = COHORT.model_copy(update={"name": "by_the_clock", "feature_sets": (RADIOMICS,)})
+    request = RetrainRequest(cohort=cohort, study=STUDY)
+    house.schedules.add(EVERY_MINUTE, "* * * * *", request.model_dump(mode="json"), by="tests")
     door = serve.start(settings)
+    found = Served(house, door.url, keys)
+    other = Scheduler(house.schedules, second(found))
     try:
-        yield Served(house, door.url, keys)
+        other.start()
+        yield found
     finally:
+        other.stop()
         serve.stop(door)
+
+
+def second(served: Served) -> Callable[[Schedule], RetrainAnswer]:
+    """Called at the same moments as the services' own scheduler, and a little later at the first."""
+    store, control = served.house.store, served.house.control
+    training = TrainingHandler(store, write=lambda result, folder, title: write_results(result, folder))
+
+    def carry_out(schedule: Schedule) -> RetrainAnswer:
+        deadline = time.monotonic() + 60
+        while not retrainings_begun(served) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        answer = retrain_here(Retraining(store, control, training, Releases(store)))(schedule)
+        served.second_clock.append(answer)
+        return answer
+
+    return carry_out
+
+
+def retrainings_begun(served: Served) -> list[str]:
+    runs = list_runs(served.house.store, "training")
+    return [run.run_id for run in runs if run.settings["begun_by"] == BEGUN_BY]
 
 
 def test_health_and_docs_need_no_key(served: Served) -> None:
@@ -123,11 +162,11 @@ def test_a_case_goes_in_and_its_features_come_by_themselves(served: Served, phan
     assert [step["state"] for step in report["history"]] == ["received", "validated", "extracted"]
     where = {"site": "site_a", "patient_id": case.patient_id}
     assert len(served.house.store.snapshot().table("radiomics", ["values"], where=where)) == 8
-    sequence = served.house.store.snapshot().sequence
+    pushed = case_pushes(served)
     with SiteClient(served.url, served.keys["site_a"]) as client:  # in parts, through the proxy
         assert client.push_case(case.folder)["unchanged"]
     assert served.call("site_a", "GET", f"/v1/cases/{case_id}").json()["state"] == "extracted"
-    assert served.house.store.snapshot().sequence == sequence
+    assert case_pushes(served) == pushed
     assert case_id in {row["case_id"] for row in served.call("scientist", "GET", "/v1/cases").json()}
 
 
@@ -224,6 +263,52 @@ def test_a_study_goes_in_by_stow_and_is_a_case_when_the_site_says_so(served: Ser
     made = served.call("site_p", "POST", "/dicom-web/studies/1.2.3/complete").json()
     assert (made["state"], made["rois"]) == ("validated", 3)
     assert [case["case_id"] for case in served.call("site_p", "GET", "/v1/cases").json()] == [made["case_id"]]
+
+
+def test_a_run_says_over_http_how_far_it_is_and_stops_when_asked(served: Served) -> None:
+    cohort = COHORT.model_copy(update={"feature_sets": (RADIOMICS,)})
+    study = STUDY.model_copy(update={"permutations": 100, "seed": 7})
+    request = {"cohort": cohort.model_dump(mode="json"), "study": study.model_dump(mode="json")}
+    path = f"/v1/training-runs/{served.call('scientist', 'POST', '/v1/training-runs', json=request).json()['run_id']}"
+    status = until(lambda: served.call("scientist", "GET", path).json(), lambda found: found["fraction"])
+    assert (status["state"], status["cohort"], status["settings"]["study"]["seed"]) == ("running", "tests", 7)
+    assert served.call("scientist", "POST", f"{path}/cancel").status_code == 202
+    status = until(lambda: served.call("scientist", "GET", path).json(), lambda found: found["state"] != "running")
+    assert (status["state"], status["artefacts"], status["metrics"]) == ("cancelled", {}, None)
+    assert status["error"].startswith("RunCancelled")
+
+
+def test_the_clock_calls_for_one_retraining_however_many_clocks_there_are(served: Served) -> None:
+    """Last, because the services' scheduler has been at it since they came up; each minute after it, nothing is new."""
+    schedules, history = served.house.schedules, served.house.retraining.history
+    until(history, lambda found: found)
+    until(lambda: served.second_clock, lambda found: found)
+    (row,) = history()
+    assert [row["run_id"]] == retrainings_begun(served)
+    assert (row["decision"], row["cohort"], row["decided_by"]) == (
+        "candidate",
+        "by_the_clock",
+        f"schedule {EVERY_MINUTE}",
+    )
+    assert {answer.decision for answer in served.second_clock} <= {"busy", "nothing_new"}
+    assert until(lambda: schedules.get(EVERY_MINUTE), lambda found: found.last_run).last_run == row["run_id"]
+    run = served.call("scientist", "GET", f"/v1/training-runs/{row['run_id']}").json()
+    assert (run["state"], run["settings"]["begun_by"]) == ("finished", BEGUN_BY)
+
+
+def case_pushes(served: Served) -> int:
+    """How many pushes brought cases or their features."""
+    return sum(
+        push["kind"] not in ("run", "cohort", "retraining") for push in served.house.store.snapshot().pushes.to_pylist()
+    )
+
+
+def until(ask: Callable[[], Any], enough: Callable[[Any], Any]) -> Any:
+    deadline = time.monotonic() + 90
+    while not enough(found := ask()):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found
 
 
 def finished(served: Served, kind: str, request: dict[str, Any], state: str = "finished") -> dict[str, Any]:
