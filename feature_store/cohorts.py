@@ -86,8 +86,8 @@ def left_out(view: Snapshot, settings: CohortSettings) -> dict[tuple[str, str, s
 
     The first is the one that is counted.
 
-    ``view``: the snapshot as of which a cohort was frozen. The surgery's date is not stored, so that a patient who
-    was followed for too short a time and one who is lost cannot be told apart.
+    ``view``: the snapshot as of which a cohort was frozen. The surgery's date is not stored: of whom it can be told
+    that they are lost, and are not still to come, :mod:`feature_store.follow_up_window` says.
     """
     found = {
         (*patient, str(row["case_id"])): tuple(_reasons(row, settings))

@@ -29,16 +29,25 @@ MIN_LOST = 5
 
 
 def censoring_record(
-    clinical: pd.DataFrame | None, lost: pd.DataFrame | None, predictions: pd.DataFrame, kinds: list[str]
+    clinical: pd.DataFrame | None,
+    lost: pd.DataFrame | None,
+    predictions: pd.DataFrame,
+    kinds: list[str],
+    windows_passed: NDArray[np.bool_] | None = None,
 ) -> dict[str, Any] | None:
     """``n_lost`` and, by signature and cohort, AUC and observed/expected as they are and weighted.
 
     ``clinical`` (n, variables) of the study's patients in the order of ``predictions``, ``lost`` of those without an
     outcome. None where nobody is lost. Fewer than five lost patients, or no clinical variables, are counted only.
+    ``windows``: of how many the follow-up window has ``passed`` (lost, or not sent) and of how many it is
+    ``open_or_unknown``, by ``windows_passed`` (one each); None where nothing is known of any.
     """
     if lost is None or not len(lost):
         return None
-    record: dict[str, Any] = {"n_lost": len(lost), "n_observed": len(predictions), "figures": []}
+    record: dict[str, Any] = {"n_lost": len(lost), "n_observed": len(predictions), "windows": None, "figures": []}
+    if windows_passed is not None:
+        passed = int(windows_passed.sum())
+        record["windows"] = {"passed": passed, "open_or_unknown": len(lost) - passed}
     weights = None if clinical is None or len(lost) < MIN_LOST else observed_weights(clinical, lost)
     if weights is None:
         return {**record, "reason": "Too few lost patients, or no clinical variables, to weight by."}

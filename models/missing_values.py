@@ -108,10 +108,12 @@ def _only(tables: StudyTables, kept: NDArray[np.bool_], rows: list[dict[str, Any
     def of_kept(table: pd.DataFrame | None) -> pd.DataFrame | None:
         return None if table is None else table.loc[kept].reset_index(drop=True)
 
-    lost = tables.lost
+    lost, passed = tables.lost, tables.windows_passed
     required = [name for name, policy in policies.items() if policy == "complete"]
     if lost is not None:  # who lacks it would not have been in the study with an outcome either
-        lost = lost.dropna(subset=[name for name in required if name in lost.columns]).reset_index(drop=True)
+        eligible = lost[[name for name in required if name in lost.columns]].notna().all(axis=1).to_numpy()
+        lost = lost.loc[eligible].reset_index(drop=True)
+        passed = None if passed is None else passed[eligible]
     patients = tables.patients.loc[kept].reset_index(drop=True)
     gone = {f"lacks {row['variable']}": n for row in rows if (n := sum(row["left_out"].values()))}
     return replace(
@@ -123,6 +125,7 @@ def _only(tables: StudyTables, kept: NDArray[np.bool_], rows: list[dict[str, Any
         reads=of_kept(tables.reads),
         flow={"cases": len(kept), **tables.flow, **gone},
         lost=lost,
+        windows_passed=passed,
     )
 
 

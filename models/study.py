@@ -110,7 +110,7 @@ def run_study(
                 "external_validation": validation_record(predictions, list(development.signatures)),
             },
             "missing_values": missing_record(study, patients.clinical, patients.rows(Partition.TRAINING)),
-            "censoring": censoring_record(study.clinical, study.lost, predictions, names),
+            "censoring": censoring_record(study.clinical, study.lost, predictions, names, study.windows_passed),
             "incident": incident_record(study.patients.get("incident"), predictions, names),
             "harmonisation": harmonisation_effect(patients, development, settings),
             "shap": explained,

@@ -56,6 +56,8 @@ class StudyTables:
     """Who was looked at and left out, in order: ``cases`` and counts by reason. Empty where nobody was left out."""
     lost: pd.DataFrame | None = None
     """Clinical variables of eligible patients without an outcome (window open or lost); any rows."""
+    windows_passed: NDArray[np.bool_] | None = None
+    """Of each in ``lost``, whether the follow-up window is known to have passed; None: no table says."""
     missing_values: list[dict[str, Any]] | None = None
     """Who lacked which clinical variable, as ``models.missing_values`` says it; None: not looked at yet."""
     in_sample: dict[str, Any] | None = None

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from feature_store.cohort_settings import CohortSettings
 from feature_store.cohorts import FOLLOW_UP, freeze_cohort, left_out, load_cohort
 from feature_store.errors import FeatureTableError, SettingsError
+from feature_store.follow_up_window import Case, least_days
 from feature_store.retrieval import CLINICAL_COLUMNS, clinical_of
 from feature_store.scanners import scanner_names
+from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
 from models.missing_values import settle_missing
 from models.scanners import Scanners
@@ -121,7 +124,10 @@ class StudyInputs:
         return settle_missing(self._with_those_left_out(whole, store), self.study.missing_values)
 
     def _with_those_left_out(self, tables: StudyTables, store: FeatureStore) -> StudyTables:
-        """Counts by reason for the flow, clinical variables of those without an outcome, incident labels, scanners."""
+        """Counts by reason for the flow, clinical variables of those without an outcome, incident labels, scanners.
+
+        Of whom follow-up is short or missing, whether the window has passed.
+        """
         snapshot = store.snapshot()
         cohort = load_cohort(snapshot, self.cohort, self.version)
         view = snapshot.at(cohort.as_of)
@@ -140,6 +146,7 @@ class StudyInputs:
             patients=tables.patients.assign(incident=known.to_numpy(), **scanners),
             flow={"cases": len(cohort.members) + len(out), **dict(reasons.most_common())},
             lost=clinical_of(view, lost) if lost else None,
+            windows_passed=_passed(view, lost, max(self.plan.min_days, self.plan.inclusion.follow_up_days)),
         )
 
     def _of_plan(self, table: pd.DataFrame | None) -> pd.DataFrame | None:
@@ -147,6 +154,11 @@ class StudyInputs:
             return None
         kept = [name for name in table.columns if str(name).split(".")[0] in self.plan.sequences]
         return table[kept] if kept else None
+
+
+def _passed(view: Snapshot, cases: Sequence[Case], days: int) -> NDArray[np.bool_]:
+    """Of each case, whether a follow-up window of so many days is known to lie behind it."""
+    return np.array([least is not None and least >= days for least in least_days(view, cases)], dtype=np.bool_)
 
 
 def scoring_frame(tables: StudyTables, features: Sequence[str]) -> pd.DataFrame:

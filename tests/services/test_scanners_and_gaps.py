@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feature_store.cohort_settings import CohortSettings
+from feature_store.cohort_settings import CohortSettings, Inclusion
 from feature_store.cohort_settings import LockedTest as LockedTestSettings
 from feature_store.cohorts import freeze_cohort
 from feature_store.control import ControlDatabase
@@ -18,6 +18,7 @@ from feature_store.errors import FeaturesMissing, NotReady, SettingsError, Usage
 from feature_store.scanners import scanner_name, scanner_names
 from feature_store.store import FeatureStore
 from models import artefacts
+from models.censoring import censoring_record
 from models.evaluation.gates import GateSettings
 from models.signature import Signature
 from models.study_result import StudyResult
@@ -33,7 +34,7 @@ from services.training.locked_test import LockedTest
 from services.training.messages import TrainRequest
 from services.training.releases import Releases
 from tests.feature_store import examples
-from tests.services.study_store import ENCODER, NAMES, RADIOMICS, STUDY
+from tests.services.study_store import COHORT, ENCODER, NAMES, RADIOMICS, STUDY, study_store
 
 AERA = {"scanner_vendor": "SIEMENS", "scanner_model": "Aera", "field_strength_t": 1.494}
 ACHIEVA = {"scanner_vendor": "Philips Medical Systems", "scanner_model": "Achieva", "field_strength_t": 3.0}
@@ -201,6 +202,28 @@ def test_locked_patients_are_in_no_figure_and_every_look_at_them_is_counted(
     assert judge_run(store, run, GateSettings(fewest=2)) == gates  # a look opens no gate
     newer = freeze_cohort(store, PLAN)
     assert set(newer.members.loc[newer.members["partition"] == "locked_test", "patient_id"]) >= set(locked.index)
+
+
+def test_who_is_lost_is_told_from_who_may_still_come(tmp_path: Path) -> None:
+    """Three without an outcome: seen at a year, seen at half a year only, and never."""
+    store = study_store(tmp_path / "store", patients=6)
+    visits = [
+        {"site": "a", "patient_id": name, "days_from_index": day, "rater": "A", "level": "L3-L4", "ucla": 1}
+        for name, day in (("late", 400), ("early", 200))
+    ]
+    for name in ("late", "early", "never"):
+        store.push(examples.case(name), kind="case", source="a")
+    labels = [examples.label("late", None, last_day=400), examples.label("early", None, last_day=200)]
+    store.push({"follow_up": visits, "labels": labels}, kind="outcome", source="a")
+    plan = COHORT.model_copy(update={"inclusion": Inclusion(follow_up_days=365)})
+    tables = StudyInputs.freeze(store, plan, STUDY).tables(store)
+    assert tables.lost is not None
+    assert tables.windows_passed is not None
+    assert (len(tables.lost), tables.windows_passed.tolist().count(True)) == (3, 1)
+    predictions = tables.patients[["partition", "outcome"]].assign(rad=0.5)
+    record = censoring_record(tables.clinical, tables.lost, predictions, ["rad"], tables.windows_passed)
+    assert record is not None
+    assert record["windows"] == {"passed": 1, "open_or_unknown": 2}
 
 
 def test_nobody_locked_nothing_to_look_at(store: FeatureStore, run: RunStatus) -> None:
