@@ -16,6 +16,8 @@ from feature_store.errors import Conflict, FeaturesMissing, NotFound, NothingRel
 from feature_store.store import FeatureStore
 from feature_store.vocabulary import RESEARCH_USE
 from models import artefacts
+from models.report.render import write_results
+from models.study_settings import StudySettings
 from services.runs import list_runs, read_run
 from services.scoring.handler import ScoringHandler
 from services.scoring.score_log import ScoreLog
@@ -94,6 +96,18 @@ def test_a_training_run_keeps_metrics_signatures_and_report(trained: Trained, tm
     assert {"report.html", "metrics.json", "predictions.parquet"} <= {path.name for path in files}
     assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == run.metrics
     assert [run.run_id for run in list_runs(trained.store)] == [trained.selection, trained.training]
+
+
+def test_the_same_run_again_is_the_same_to_the_last_byte(trained: Trained) -> None:
+    first = read_run(trained.store, trained.training)
+    assert {"asdeg", "scikit-learn", "xgboost-cpu"} <= {part.split()[0] for part in first.software_version.split("; ")}
+    assert first.wall_s is not None
+    again = TrainingHandler(trained.store, write=lambda result, folder, title: write_results(result, folder))
+    request = TrainRequest(study=StudySettings(**first.settings["study"]), selection_run=trained.selection)
+    second = again.execute(again.begin(request))
+    assert second.metrics == first.metrics
+    assert {"rad", "dl", "combined", "report/metrics.json", "report/predictions.parquet"} == set(second.artefacts)
+    assert second.artefacts.items() <= first.artefacts.items()
 
 
 def test_a_failed_run_says_why_and_is_not_released(tmp_path: Path) -> None:
