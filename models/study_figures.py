@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_store.software import DECIDING_FITS, software_version
 from feature_store.vocabulary import Partition
 from models.importance import importance
 from models.leakage import SMALLER_GRID
@@ -51,6 +52,7 @@ def figure_data(
         "flow": flow_steps(flow, patients.partition),
         "facts": {
             **{FROM_STORE[name]: text for name, text in sources.items() if text},
+            "Software": software_version(DECIDING_FITS),
             "Seed": str(settings.seed),
             "Settings": settings.hash(),
             "Folds": f"{settings.n_folds} outer, the others inner",

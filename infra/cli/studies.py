@@ -90,6 +90,7 @@ def study(
     from models.study import run_study
     from models.study_settings import StudySettings
     from models.study_tables import from_files
+    from pipelines.radiomics.feature_docs import meaning
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=bool(repeats or robustness))
     options = {"harmonisation": harmonisation, "nested_repeats": nested_repeats}
@@ -114,7 +115,7 @@ def study(
     )
     with session.progress("study") as progress:
         result = run_study(tables, chosen, progress, spread_of(settings))
-    report = write_report(result, out, "ASDeg study")
+    report = write_report(result, out, "ASDeg study", meaning=meaning)
     if pdf:
         from models.report.pdf import write_pdf
 

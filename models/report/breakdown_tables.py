@@ -5,56 +5,59 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.report.style import cohort_name, model_name
-from models.report.tables import DASH, Table, number, ordered, with_ci
+from models.report.style import cohort_name, model_name, part_name, words
+from models.report.tables import DASH, INDENT, Table, number, ordered, with_ci
 
 AXES = {
     "modality": "CT against MR",
-    "sequence": "By sequence",
-    "structure": "By structure",
-    "family": "By family of features",
-    "source": "By source",
+    "sequence": "by sequence",
+    "structure": "by structure",
+    "family": "by family of features",
+    "source": "by source",
 }
 
 
 def ablation(rows: Sequence[Mapping[str, Any]], cohort: str) -> Table:
-    """A row a part, on one held-out cohort: what it gives alone, and what is lost without it."""
-    found: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    """On one held-out cohort, a heading a signature and axis, under it a row a part: it alone, and all without it."""
+    found: dict[tuple[str, str], dict[str, dict[str, Mapping[str, Any]]]] = {}
     for row in rows:
         if row.get("cohort", cohort) == cohort:
-            found.setdefault((row["signature"], row["axis"], row["part"]), {})[row["use"]] = row
+            parts = found.setdefault((row["signature"], row["axis"]), {})
+            parts.setdefault(row["part"], {})[row["use"]] = row
     lines = []
-    for signature, axis, part in sorted(found, key=lambda key: (ordered([k[0] for k in found]).index(key[0]), key[1:])):
-        alone, without = (found[signature, axis, part].get(use, {}) for use in ("alone", "without"))
-        lines.append(
-            [
-                model_name(signature),
-                AXES.get(axis, axis),
-                part.replace("_", " "),
+    for signature, axis in sorted(found, key=lambda key: ordered([k[0] for k in found]).index(key[0])):
+        lines.append([f"{model_name(signature)}: {AXES.get(axis, axis)}", *[""] * 3])
+        for part, uses in found[signature, axis].items():
+            alone, without = uses.get("alone", {}), uses.get("without", {})
+            figures = [
                 str(alone.get("n_columns", DASH)),
                 with_ci(alone.get("auc"), alone.get("auc_ci")),
                 with_ci(without.get("difference"), without.get("difference_ci")),
             ]
-        )
-    return Table(["Signature", "", "Part", "Columns", "AUC with it alone", "Difference without it"], lines, 3)
+            lines.append([f"{INDENT}{part_name(part)}", *figures])
+    return Table(["Part", "Columns", "AUC with it alone", "Difference without it"], lines)
 
 
-def sites(record: Mapping[str, Any]) -> Table:
-    """Each site's held-out patients, then all sites as a sample: mean, and where the next site's AUC is expected."""
+def sites(by_kind: Mapping[str, Any]) -> Table:
+    """Each site's patients, then all sites as a sample: mean, and where the next site's AUC is expected.
+
+    ``by_kind``: ``metrics.sites`` of one cohort, or what leaving one site out gave.
+    """
     lines = []
-    held_out = record.get("held_out") or {}
-    for kind in ordered(held_out):
+    for kind in ordered(by_kind):
         lines.append([model_name(kind), *[""] * 5])
-        for row in held_out[kind].get("sites", ()):
+        for row in by_kind[kind].get("sites", ()):
             size = f"{row['n']} / {row['events']}"
             scores = [number(row.get(name), 2) for name in ("calibration_slope", "calibration_intercept")]
             area = with_ci(row.get("auc"), row.get("auc_ci"))
-            lines.append([f"\u2003{row['site']}", size, area, *scores, number(row.get("mean_risk"))])
-        pooled = held_out[kind].get("pooled")
+            lines.append([f"{INDENT}{row['site']}", size, area, *scores, number(row.get("mean_risk"))])
+        pooled = by_kind[kind].get("pooled")
         if pooled:
             area = with_ci(pooled.get("auc"), pooled.get("auc_ci"))
-            expected = with_ci(pooled.get("auc"), pooled.get("prediction_interval")).partition(" ")[2]
-            lines.append(["\u2003all sites, random effects", "", f"{area}; next site {expected or DASH}", "", "", ""])
+            lines.append([f"{INDENT}all sites, random effects", "", area, "", "", ""])
+            expected = pooled.get("prediction_interval")
+            between = DASH if expected is None else f"{number(expected[0])} to {number(expected[1])}"
+            lines.append([f"{INDENT}a site not seen yet, 95 % prediction", "", between, "", "", ""])
     return Table(["Site", "n / events", "AUC (95 % CI)", "Slope", "Intercept", "Mean risk"], lines)
 
 
@@ -63,7 +66,7 @@ def subgroups(rows: Sequence[Mapping[str, Any]], kind: str) -> Table:
     lines = []
     for row in rows:
         if row["signature"] == kind and row["cohort"] == "held_out":
-            name = f"{row['variable'].replace('_', ' ')}: {row['level']}"
+            name = f"{words(row['variable'])}: {words(row['level'])}"
             risks = [with_ci(row["observed"], row["observed_ci"], 2), number(row["predicted"], 2)]
             size = f"{row['n']} / {row['events']}"
             lines.append([name, size, with_ci(row.get("auc"), row.get("auc_ci")), *risks])

@@ -73,7 +73,7 @@ def roc(predictions: pd.DataFrame, kinds: Sequence[str]) -> Figure:
 def calibration(predictions: pd.DataFrame, kind: str) -> Figure:
     """Flexible curve with its band, groups with Wilson's intervals, and how the risks are spread."""
     partitions = style.partitions_of(predictions)
-    figure, axes = style.panels(len(partitions))
+    figure, axes = style.panels(len(partitions), height=3.2)
     colour = style.COLOURS.get(kind, style.BLACK)
     for ax, partition in zip(axes, partitions, strict=True):
         ax.set(
@@ -103,7 +103,7 @@ def calibration(predictions: pd.DataFrame, kind: str) -> Figure:
 def decision(predictions: pd.DataFrame, kinds: Sequence[str], thresholds: Sequence[float] = ()) -> Figure:
     """Net benefit of ``kinds`` beside treating everybody and nobody; ``thresholds`` are the ones decided by."""
     partitions = style.partitions_of(predictions)
-    figure, axes = style.panels(len(partitions))
+    figure, axes = style.panels(len(partitions), height=2.9)
     for ax, partition in zip(axes, partitions, strict=True):
         top = 0.05
         for i, kind in enumerate(kinds):
@@ -133,7 +133,7 @@ def decision(predictions: pd.DataFrame, kinds: Sequence[str], thresholds: Sequen
             title=style.cohort_name(partition),
         )
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from feature_store.vocabulary import RESEARCH_USE
-from models.report.checklists import answers, counted, load
+from models.report.checklists import FILES, answers, counted, load
 from models.report.figure_data import ReportableStudy
-from models.report.style import cohort_name, model_name
+from models.report.limits import limits_of
+from models.report.style import cohort_name, model_name, term_name
 from models.report.tables import DASH, Table, number, ordered, with_ci
+from models.signature import MAX_MISSING
 
 UNKNOWN = "unknown"
 NO_SITE = "unknown"
@@ -25,23 +27,48 @@ class Filled(NamedTuple):
     items: Table
 
 
-def checklists(result: ReportableStudy, title: str) -> list[Filled]:
-    """Every checklist, held against the run's own records."""
+TITLE = {
+    "prediction": ("predict", "prognos", "risk"),
+    "population": ("fusion", "fused"),
+    "outcome": ("degeneration", "asdeg"),
+    "radiomics": ("radiomic",),
+}
+"""What a title has to name, and words that do."""
+
+
+def records_of(result: ReportableStudy, title: str) -> dict[str, Any]:
+    """What checklists are held against: the run's metrics, settings and facts, and what the page has beside them.
+
+    ``title_says``: which of the words of ``TITLE`` the title has. ``axes``: what the ablation compared.
+    ``enough_patients``: whether training reaches Riley's number under every assumption.
+    """
     sites = set(result.predictions["site"].astype(str))
-    records: dict[str, Any] = {
-        "title": title,
+    development = (result.metrics.get("sample_size") or {}).get("development") or {}
+    needed = [criterion["needed"] for criterion in development.get("criteria", ())]
+    return {
+        "title_says": {what: any(word in title.lower() for word in words) for what, words in TITLE.items()},
         "metrics": result.metrics,
         "figure_data": result.figure_data,
         "facts": result.figure_data.get("facts", {}),
         "settings": result.settings.model_dump() if hasattr(result.settings, "model_dump") else {},
-        "predictions": {"partition": True, "site": sites != {NO_SITE}},
+        "predictions": {"partition": sorted(set(result.predictions["partition"])), "site": sites - {NO_SITE}},
         "several_sites": len(sites) > 1,
+        "axes": {row["axis"]: True for row in result.metrics.get("ablation") or ()},
+        "enough_patients": bool(needed) and max(needed) <= development.get("n", 0),
+        "cards": list(result.metrics.get("signatures", {})),
+        "limits": limits_of(result),
+        "checklists": FILES,
     }
+
+
+def checklists(result: ReportableStudy, title: str) -> list[Filled]:
+    """Every checklist, held against the run's own records."""
+    records = records_of(result, title)
     filled = []
     for checklist in load():
         found = answers(checklist, records)
         counts = ", ".join(f"{count} {state}" for state, count in counted(found).items())
-        rows = [[answer.id, answer.item, answer.state, answer.where] for answer in found]
+        rows = [[answer.id, answer.item, answer.state, answer.where.replace("`", "")] for answer in found]
         filled.append(
             Filled(checklist.name, checklist.source, counts, Table(["", "Item", "", "Where, or why"], rows, 4))
         )
@@ -60,7 +87,7 @@ def model_card(result: ReportableStudy, kind: str, *, phantom: bool) -> Table:
         ["Meant for", f"adults before a lumbar fusion of one to three segments. {RESEARCH_USE}"],
         ["Not meant for", "anybody else, any other outcome, and any scanner or protocol unlike those it was judged on"],
         ["Fitted on", _patients(training, phantom)],
-        ["Input", f"{signature.get('n_features', DASH)} features; refused where more than half of them are missing"],
+        ["Input", _input(kind, signature)],
         [
             "Output",
             f"a calibrated risk; high at {number(signature.get('threshold'))} or more (Youden's J, out of fold)",
@@ -89,6 +116,14 @@ def model_cards(result: ReportableStudy, *, phantom: bool) -> dict[str, Table]:
     """The card of every signature, by kind."""
     signatures = result.metrics.get("signatures", {})
     return {kind: model_card(result, kind, phantom=phantom) for kind in ordered(signatures)}
+
+
+def _input(kind: str, signature: Mapping[str, Any]) -> str:
+    refused = f"refused where more than {100 * MAX_MISSING:.0f} % of the features of a signature are missing"
+    if kind != "combined":
+        return f"{signature.get('n_features', DASH)} features; {refused}"
+    names = ", ".join(term_name(str(row["name"])) for row in signature.get("features", ()))
+    return f"{names or UNKNOWN}; {refused}"
 
 
 def _patients(cohort: Mapping[str, Any], phantom: bool) -> str:

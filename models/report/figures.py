@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from models.evaluation.auc import auc
 from models.report import curve_figures, selection_figures, style, summary_figures
 from models.report.figure_data import ReportableStudy
+from models.report.shap_figure import shap_figure
 from models.report.style import cohort_name, model_name
 from models.report.tables import ordered
 
@@ -23,13 +24,17 @@ class Drawn(NamedTuple):
     caption: str
 
 
-def draw(result: ReportableStudy, folder: Path) -> dict[str, Drawn]:
-    """Draws and saves every figure the study has data for; name -> what goes into the page."""
+def draw(result: ReportableStudy, folder: Path, *, phantom: bool = False) -> dict[str, Drawn]:
+    """Draws and saves every figure the study has data for; name -> what goes into the page.
+
+    ``phantom`` writes into each of them that the patients are made up.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {}
     with style.drawing():
         for name, figure, caption in _figures(result):
-            drawn[name] = Drawn(name, style.save(figure, folder, name), caption)
+            mark = style.PHANTOM if phantom else ""
+            drawn[name] = Drawn(name, style.save(figure, folder, name, mark), caption)
     return drawn
 
 
@@ -67,18 +72,29 @@ def _figures(result: ReportableStudy) -> Iterator[tuple[str, Figure, str]]:
             caption = f"{model_name(kind)}: coefficients over the penalty λ, and its cross-validation."
             yield f"lasso_{kind}", selection_figures.lasso(path, kind), caption
     for kind in ordered(signatures):
-        ranked = [(str(f["name"]), float(f.get("coefficient") or 0.0)) for f in signatures[kind].get("features", ())]
-        if any(weight for _, weight in ranked):
-            title = f"{model_name(kind)}: selected features"
-            caption = f"{model_name(kind)}: features and their coefficients, per standard deviation."
-            yield f"ranking_{kind}", selection_figures.ranking(ranked, "Coefficient (per SD)", title), caption
-        importance = [(str(f["name"]), float(f["importance"])) for f in data.get("importance", {}).get(kind, ())]
-        if any(weight for _, weight in importance):
-            caption = f"{model_name(kind)}: how far the log odds move, on average over training patients, when the "
-            caption += "feature is set to its median."
-            title = f"{model_name(kind)}: importance in the fitted signature"
-            figure = selection_figures.ranking(importance, "Mean absolute change of log odds", title)
-            yield f"importance_{kind}", figure, caption
+        weights = {str(f["name"]): float(f["importance"]) for f in data.get("importance", {}).get(kind, ())}
+        coefficients = {str(f["name"]): f.get("coefficient") for f in signatures[kind].get("features", ())}
+        names = dict.fromkeys([*coefficients, *weights])
+        ranked = [(name, coefficients.get(name), weights.get(name)) for name in names]
+        if any(coefficient or weight for _, coefficient, weight in ranked):
+            caption = f"{model_name(kind)}: coefficients per standard deviation (blue raises the risk, vermillion "
+            caption += "lowers it). Importance: how far the log-odds move, on average over training patients, when "
+            caption += "the input is set to its median."
+            title = f"{model_name(kind)}: what it rests on"
+            yield f"ranking_{kind}", selection_figures.ranking(ranked, title), caption
+    if data.get("shap"):
+        record = metrics.get("shap") or {}
+        caption = (
+            f"SHAP of the combined model on {record.get('n', 'the')} held-out patients: what each input adds to a "
+        )
+        caption += "patient's log-odds, beside the average training patient. A dot is a patient; grey: no number."
+        yield "shap", shap_figure(data["shap"]), caption
+    for cohort in ("external_test", "internal_validation"):
+        parts = [row for row in metrics.get("ablation") or () if row.get("cohort") == cohort]
+        if parts:
+            caption = f"{cohort_name(cohort)}: AUC of each part alone, and how the AUC changes without it, with 95 % "
+            yield "ablation", summary_figures.ablation(parts), caption + "intervals."
+            break
     chosen = {kind: str(signature.get("classifier")) for kind, signature in signatures.items()}
     tables = {kind: metrics.get("classifiers", {})[kind] for kind in ordered(metrics.get("classifiers", {}))}
     if any(tables.values()):

@@ -7,10 +7,22 @@ import pandas as pd
 
 from models.recommendation import Recommendation, area, recommend
 from models.report.figure_data import ReportableStudy
-from models.report.style import MODELS, SIGNATURES, cohort_name, model_name
+from models.report.style import MODELS, SIGNATURES, cohort_name, model_name, partitions_of
 
 ENOUGH_EVENTS = 100
 """Events, and non-events, an external validation wants before its figures are firm (Collins et al. 2016)."""
+
+
+def patients_of(predictions: pd.DataFrame) -> str:
+    """Who the study is about, in a line: patients, events and sites of each partition."""
+    said = []
+    for partition in partitions_of(predictions):
+        rows = predictions[predictions["partition"] == partition]
+        sites = rows["site"].nunique()
+        events = int((rows["outcome"] == 1).sum())
+        name = cohort_name(partition).partition(" (")[0]
+        said.append(f"{name}: {len(rows)} patients ({events} with the event) of {sites} site{'s' * (sites != 1)}")
+    return "; ".join(said) + "."
 
 
 def because(choice: Recommendation) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,35 @@ from feature_store.vocabulary import RESEARCH_USE, is_phantom
 from models.evaluation.calibration import hosmer_lemeshow
 from models.in_sample import APPARENT_NESTED
 from models.recommendation import recommend
-from models.report import breakdown_tables, tables
+from models.report import breakdown_tables, sensitivity_tables, tables
 from models.report.evidence import checklists, model_cards
 from models.report.figure_data import ReportableStudy
 from models.report.figures import draw
-from models.report.headline import because, warnings_of
+from models.report.headline import because, patients_of, warnings_of
+from models.report.limits import limits_of
 from models.report.style import PARTITIONS, cohort_name, model_name, shown
 from models.report.tables import DASH, Table, number, ordered, with_ci
 
 
-def write_report(result: ReportableStudy, out_dir: Path, title: str, *, phantom: bool | None = None) -> Path:
+def write_report(
+    result: ReportableStudy,
+    out_dir: Path,
+    title: str,
+    *,
+    phantom: bool | None = None,
+    meaning: Callable[[str], str] | None = None,
+) -> Path:
     """Writes the four parts of a report into ``out_dir`` (made if absent, files replaced); returns report.html.
 
-    ``phantom`` says on every page that the patients are made up; by default their ids say so.
+    ``phantom`` says on every page and in every figure that the patients are made up; by default their ids say so.
+    ``meaning`` says what a radiomics feature measures, in words, or "" (``pipelines.radiomics.feature_docs``).
     The page needs nothing beside it: styles and figures are inside, and there is no script. Not for threads:
     matplotlib's settings are changed while drawing.
     """
     write_results(result, out_dir)
     if phantom is None:
         phantom = any(map(is_phantom, result.predictions["patient_id"].astype(str)))
-    figures = draw(result, out_dir / "figures")
+    figures = draw(result, out_dir / "figures", phantom=phantom)
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
@@ -46,7 +55,8 @@ def write_report(result: ReportableStudy, out_dir: Path, title: str, *, phantom:
             figures=figures,
             cards_of=model_cards(result, phantom=phantom),
             checklists=checklists(result, title),
-            **_context(result),
+            **_context(result, meaning),
+            **_sensitivity(result.metrics),
         ),
         encoding="utf-8",
     )
@@ -61,7 +71,7 @@ def write_results(result: ReportableStudy, out_dir: Path) -> None:
     result.predictions.to_parquet(out_dir / "predictions.parquet", index=False)
 
 
-def _context(result: ReportableStudy) -> dict[str, Any]:
+def _context(result: ReportableStudy, meaning: Callable[[str], str] | None) -> dict[str, Any]:
     metrics, data = result.metrics, result.figure_data
     signatures = metrics.get("signatures", {})
     kinds = ordered(signatures)
@@ -72,7 +82,9 @@ def _context(result: ReportableStudy) -> dict[str, Any]:
         "research_use": RESEARCH_USE,
         "kinds": kinds,
         "names": {kind: model_name(kind) for kind in [*kinds, *metrics.get("classifiers", {})]},
+        "patients": patients_of(result.predictions),
         "warnings": warnings_of(result),
+        "limits": limits_of(result),
         "recommended": choice and {"name": model_name(choice.kind), "reason": because(choice)},
         "cards": [_card(kind, signatures[kind], choice is not None and choice.kind == kind) for kind in kinds],
         "baseline": tables.baseline(rows),
@@ -80,7 +92,15 @@ def _context(result: ReportableStudy) -> dict[str, Any]:
         "robustness": metrics.get("robustness") or {},
         "robustness_rules": tables.robustness(metrics.get("robustness") or {}),
         "filters": tables.filters(data.get("filters", {})),
-        "features": {kind: tables.features(signatures[kind].get("features", ())) for kind in kinds},
+        "features": {
+            kind: tables.features(
+                signatures[kind].get("features", ()),
+                {row["name"]: row["importance"] for row in data.get("importance", {}).get(kind, ())},
+                meaning,
+            )
+            for kind in kinds
+        },
+        "components": [kind for kind in kinds if tables.components(signatures[kind].get("features", ()))],
         "classifiers": {kind: tables.classifiers(table) for kind, table in metrics.get("classifiers", {}).items()},
         "nested_choice": _nested_choice(data.get("nested_choice", {})),
         "training": tables.training(signatures),
@@ -91,8 +111,9 @@ def _context(result: ReportableStudy) -> dict[str, Any]:
         "clinical": tables.clinical(metrics.get("clinical") or ()),
         "agreement": tables.agreement(metrics.get("surgeons") or {}),
         "surgeons": tables.surgeons(metrics.get("surgeons") or {}),
+        "matched": tables.matched(metrics.get("surgeons") or {}),
         "ablation": breakdown_tables.judged_cohorts(metrics.get("ablation") or ()),
-        "sites": breakdown_tables.sites(metrics.get("sites") or {}),
+        "sites": breakdown_tables.sites((metrics.get("sites") or {}).get("held_out") or {}),
         "subgroups": {kind: breakdown_tables.subgroups(metrics.get("subgroups") or (), kind) for kind in kinds},
         "leakage": _leakage(metrics.get("leakage_check") or {}),
         "failures": tables.Table(
@@ -100,6 +121,31 @@ def _context(result: ReportableStudy) -> dict[str, Any]:
         ),
         "facts": tables.flat(facts),
         "settings": tables.flat(result.settings.model_dump() if hasattr(result.settings, "model_dump") else {}),
+    }
+
+
+def _sensitivity(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the figures depend on; every table is empty where the run has no such record."""
+    size = metrics.get("sample_size") or {}
+    left_out = metrics.get("leave_one_site_out") or {}
+    return {
+        "size": size.get("development") or {},
+        "candidates": sensitivity_tables.candidates(size.get("development") or {}),
+        "development_size": sensitivity_tables.development_size(size.get("development") or {}),
+        "validation_size": sensitivity_tables.validation_size(size.get("external_validation") or ()),
+        "missing": sensitivity_tables.missing_values(metrics.get("missing_values") or ()),
+        "shap": metrics.get("shap") or {},
+        "shap_table": sensitivity_tables.shap(metrics.get("shap") or {}),
+        "incident": sensitivity_tables.incident(metrics.get("incident") or (), metrics.get("signatures", {})),
+        "censoring": metrics.get("censoring") or {},
+        "censoring_table": sensitivity_tables.censoring(metrics.get("censoring") or {}),
+        "harmonisation": metrics.get("harmonisation") or {},
+        "separability": sensitivity_tables.separability(metrics.get("harmonisation") or {}),
+        "harmonisation_table": sensitivity_tables.harmonisation(metrics.get("harmonisation") or {}),
+        "repeated": sensitivity_tables.repeated(metrics.get("repeated_nested") or {}),
+        "left_out": left_out,
+        "left_out_table": breakdown_tables.sites(left_out.get("signatures") or {}),
+        "structure": sensitivity_tables.structure((metrics.get("leakage_check") or {}).get("structural") or {}),
     }
 
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from models.report import style
 from models.report.figure_data import LassoPath
 
-MOST_FEATURES = 25
+MOST_FEATURES = 15
 
 
 def lasso(path: LassoPath, kind: str) -> Figure:
@@ -51,31 +51,33 @@ def lasso(path: LassoPath, kind: str) -> Figure:
     return figure
 
 
-def ranking(features: Sequence[tuple[str, float]], weight: str, title: str) -> Figure:
-    """Bars, largest absolute weight on top; blue raises the risk, vermillion lowers it."""
-    listed = sorted(features, key=lambda pair: -abs(pair[1]))[:MOST_FEATURES][::-1]
-    height = 0.9 + 0.36 * max(len(listed), 2)
-    figure = Figure(figsize=(7.6, height), layout="constrained")
-    ax = figure.subplots()
-    values = np.array([value for _, value in listed])
-    ax.barh(range(len(listed)), values, color=np.where(values > 0, style.BLUE, style.VERMILLION), height=0.62)
-    ax.axvline(0, color=style.GREY, linewidth=0.8)
-    parts = [style.feature_parts(name) for name, _ in listed]
-    ax.set_yticks(range(len(listed)), [f"{f}\n{where}" if where else _short(f) for f, where in parts])
-    ax.tick_params(axis="y", length=0, labelsize=7)
-    ax.set(xlabel=weight, title=title, ylim=(-0.6, len(listed) - 0.4))
-    ax.title.set_horizontalalignment("left")
-    ax.title.set_x(0)
-    if len(features) > MOST_FEATURES:
-        ax.annotate(
-            f"the {MOST_FEATURES} largest of {len(features)}",
-            (1, 0),
-            xycoords="axes fraction",
-            ha="right",
-            va="bottom",
-            fontsize=7.5,
-            color=style.GREY,
-        )
+def ranking(features: Sequence[tuple[str, float | None, float | None]], title: str) -> Figure:
+    """Features of (name, coefficient, importance), the largest on top; a panel for each of the two that is known.
+
+    Coefficients: blue raises the risk, vermillion lowers it.
+    """
+    panels = [
+        (label, column)
+        for label, column in (("Coefficient (per SD)", 1), ("Importance\n(mean |change of log-odds|)", 2))
+        if any(row[column] for row in features)
+    ]
+    first = panels[0][1]
+    listed = sorted(features, key=lambda row: -abs(float(row[first] or 0.0)))[:MOST_FEATURES][::-1]
+    parts = [style.feature_parts(row[0]) for row in listed]
+    tall = 0.34 if any(where for _, where in parts) else 0.22
+    figure = Figure(figsize=(9.2, 1.1 + tall * max(len(listed), 2)), layout="constrained")
+    axes = list(np.ravel(figure.subplots(1, len(panels), squeeze=False, sharey=True)))
+    for ax, (label, column) in zip(axes, panels, strict=True):
+        values = np.array([float(row[column] or 0.0) for row in listed])
+        colours = np.where(values > 0, style.BLUE, style.VERMILLION) if column == 1 else style.GREY
+        ax.barh(range(len(listed)), values, color=colours, height=0.62)
+        ax.axvline(0, color=style.GREY, linewidth=0.8)
+        ax.tick_params(axis="y", length=0, labelsize=7)
+        ax.set(xlabel=label, ylim=(-0.6, len(listed) - 0.4))
+    names = [f"{f}\n{where}" if where else _short(style.term_name(f)) for f, where in parts]
+    axes[0].set_yticks(range(len(listed)), names)
+    more = f" (the {MOST_FEATURES} largest of {len(features)})" if len(features) > MOST_FEATURES else ""
+    figure.suptitle(title + more, fontsize=10, fontweight="bold")
     return figure
 
 

@@ -47,6 +47,10 @@ PARTITIONS = {
     Partition.EXTERNAL_TEST.value: "External test",
 }
 
+SEQUENCES = {"ct": "CT", "t1_sag": "sagittal T1", "t2_sag": "sagittal T2", "t2_ax": "axial T2"}
+PHANTOM = "PHANTOM: made-up patients, no clinical result"
+"""Stands in every figure of a phantom cohort, wherever the file is taken."""
+
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -93,14 +97,32 @@ def cohort_name(cohort: str) -> str:
 
 
 def feature_parts(name: str) -> tuple[str, str]:
-    """A feature's own name and where it was measured: (wavelet-HHH_gldm_…, t2_sag, intervertebral disc)."""
+    """A feature's own name and where it was measured: (wavelet-HHH_gldm_…, sagittal T2, intervertebral disc)."""
     try:
         roi, feature = parse_feature_name(name)
     except UsageError:
         return name, ""
-    where = [roi.sequence, roi.structure.replace("_", " ")]
+    where = [words(roi.sequence), words(roi.structure)]
     where += [part for part in (roi.level, roi.side) if part not in ("all", "both")]
     return feature, ", ".join(where)
+
+
+def words(name: str) -> str:
+    """A sequence, structure, variable or classifier as people write it: ``t2_sag`` reads sagittal T2."""
+    return SEQUENCES.get(name, name.replace("_", " "))
+
+
+def part_name(name: str) -> str:
+    """A part of an ablation: a source reads as its signature, a family or structure as its words."""
+    return "Clinical variables" if name == "clinical" else MODELS.get(name, words(name))
+
+
+def term_name(name: str) -> str:
+    """A term of the clinical variables, or an input of the combined model: ``rad-sign`` reads Rad-sign."""
+    if name.endswith("-sign"):
+        return model_name(name.removesuffix("-sign"))
+    variable, equals, level = name.partition("=")
+    return f"{words(variable)}: {words(level)}" if equals else words(variable)
 
 
 def shown(predictions: pd.DataFrame, partition: str, kind: str) -> tuple[BoolArray, FloatArray] | None:
@@ -130,8 +152,13 @@ def empty(axes: Axes, message: str) -> None:
     axes.text(0.5, 0.5, message, ha="center", va="center", transform=axes.transAxes, color=GREY)
 
 
-def save(figure: Figure, folder: Path, name: str) -> str:
-    """Writes NAME.png and NAME.svg, the same bytes for the same figure; returns the SVG to put into a page."""
+def save(figure: Figure, folder: Path, name: str, mark: str = "") -> str:
+    """Writes NAME.png and NAME.svg, the same bytes for the same figure; returns the SVG to put into a page.
+
+    ``mark`` is written at the foot of the figure: what must be known of it wherever the file is taken.
+    """
+    if mark:
+        figure.supxlabel(mark, fontsize=7, fontweight="bold", color=GREY)
     # The panels are laid out once, not once a format: layout is most of the work.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")

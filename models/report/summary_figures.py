@@ -64,7 +64,7 @@ def forest(rows: Sequence[tuple[str, str, float, tuple[float, float] | None]]) -
     """AUC of every model on every cohort: rows of (cohort, kind, AUC, interval or None)."""
     cohorts = list(dict.fromkeys(cohort for cohort, *_ in rows))
     kinds = list(dict.fromkeys(kind for _, kind, *_ in rows))
-    height = 0.9 + sum(0.34 + 0.23 * sum(c == cohort for c, *_ in rows) for cohort in cohorts)
+    height = 0.9 + sum(0.2 + 0.19 * sum(c == cohort for c, *_ in rows) for cohort in cohorts)
     figure = Figure(figsize=(8.4, height), layout="constrained")
     ax = figure.subplots()
     y, ticks, names = 0.0, [], []
@@ -140,6 +140,41 @@ def leakage(permuted: Sequence[float], mean: float, interval: Sequence[float], r
     return figure
 
 
+def ablation(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Left: AUC of a part alone; right: change of the AUC without it. One cohort; signatures by colour and marker."""
+    kinds = [kind for kind in style.SIGNATURES if any(row["signature"] == kind for row in rows)]
+    places: dict[tuple[str, str, str], float] = {}
+    y = 0.0
+    for kind in kinds:
+        axes = dict.fromkeys(row["axis"] for row in rows if row["signature"] == kind)
+        for axis in axes:
+            for part in dict.fromkeys(r["part"] for r in rows if (r["signature"], r["axis"]) == (kind, axis)):
+                places[kind, axis, part] = y
+                y += 1
+            y += 0.6
+    figure = Figure(figsize=(9.2, 1.2 + 0.19 * y), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for row in rows:
+        ax, value, interval = panels[0], row.get("auc"), row.get("auc_ci")
+        if row["use"] == "without":
+            ax, value, interval = panels[1], row.get("difference"), row.get("difference_ci")
+        if value is not None:
+            place, colour = places[row["signature"], row["axis"], row["part"]], style.COLOURS[row["signature"]]
+            if interval and None not in interval:
+                ax.plot(interval, [place, place], color=colour, linewidth=1.4)
+            ax.plot([value], [place], style.MARKERS[row["signature"]], color=colour, markersize=4.5)
+    for ax, line in zip(panels, (0.5, 0.0), strict=True):
+        ax.axvline(line, color=style.GREY, linewidth=0.8, linestyle=(0, (2, 2)))
+        ax.tick_params(axis="y", length=0, labelsize=7.5)
+    panels[0].set_yticks(list(places.values()), [style.part_name(part) for *_, part in places])
+    panels[0].set(xlabel="AUC (95 % interval)", title="This part alone", ylim=(y - 0.4, -0.8))
+    panels[1].set(xlabel="Change of AUC (95 % interval)", title="All but this part")
+    for kind in kinds:
+        panels[1].plot([], [], style.MARKERS[kind], color=style.COLOURS[kind], label=style.model_name(kind))
+    figure.legend(loc="outside upper center", ncols=len(kinds))
+    return figure
+
+
 def odds_ratios(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Clinical odds ratios on a logarithmic axis; those selected are filled."""
     drawn = [row for row in rows if row.get("odds_ratio") and row.get("ci") and None not in row["ci"]][::-1]
@@ -152,7 +187,7 @@ def odds_ratios(rows: Sequence[Mapping[str, Any]]) -> Figure:
         ax.plot([np.clip(row["odds_ratio"], 1e-3, 1e3)], [y], "s", color=face, markeredgecolor=style.PURPLE)
     ax.set_xscale("log")
     ax.axvline(1, color=style.GREY, linewidth=0.8, linestyle=(0, (2, 2)))
-    ax.set_yticks(range(len(drawn)), [str(row["variable"]) for row in drawn])
+    ax.set_yticks(range(len(drawn)), [style.term_name(str(row["variable"])) for row in drawn])
     ax.xaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from models.report.style import SIGNATURES, cohort_name, feature_parts, model_name
+from models.report.style import SIGNATURES, cohort_name, feature_parts, model_name, term_name, words
 
 DASH = "–"
 INDENT = "\u2003"
@@ -91,12 +91,14 @@ def training(signatures: Mapping[str, Any]) -> Table:
                 f"{signature['lambda']:.3g}" if signature.get("lambda") is not None else DASH,
                 f"{cohort.get('n', DASH)} / {cohort.get('events', DASH)}",
                 number(signature.get("nested_auc")),
+                number(cohort.get("nested_sensitivity"), 2),
+                number(cohort.get("nested_specificity"), 2),
                 number(cohort.get("apparent_auc")),
                 number(signature.get("threshold")),
             ]
         )
-    heads = ["Signature", "Classifier", "Features", "λ", "n / events", "Nested AUC", "Apparent AUC", "Threshold"]
-    return Table(heads, rows, 2)
+    heads = ["Signature", "Classifier", "Features", "λ", "n / events", "Nested AUC", "Nested sensitivity"]
+    return Table([*heads, "Nested specificity", "Apparent AUC", "Threshold"], rows, 2)
 
 
 def references(baselines: Mapping[str, Any]) -> Table:
@@ -144,15 +146,38 @@ def classifiers(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table(["Classifier", "CV AUC ± SD", "Chosen settings"], texts, 3)
 
 
-def features(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Selected features, largest coefficient first, and where each was measured."""
-    columns = [name for name in ("coefficient", "importance") if any(row.get(name) is not None for row in rows)]
-    ranked = sorted(rows, key=lambda row: tuple(-abs(row.get(name) or 0.0) for name in columns))
+def features(
+    rows: Sequence[Mapping[str, Any]], importance: Mapping[str, float], meaning: Callable[[str], str] | None
+) -> Table:
+    """Selected features, largest coefficient first, where each was measured and what it says.
+
+    ``importance`` by name; ``meaning`` says what a radiomics feature measures, in words ("" where it does not know).
+    """
+    weights = {str(row["name"]): importance.get(str(row["name"]), row.get("importance")) for row in rows}
+    columns = {
+        "Coefficient": {str(row["name"]): row.get("coefficient") for row in rows},
+        "Importance": weights,
+    }
+    columns = {head: of for head, of in columns.items() if any(value is not None for value in of.values())}
     texts = []
-    for row in ranked:
-        name, where = feature_parts(str(row["name"]))
-        texts.append([name, where or DASH, *(number(row.get(column), 4) for column in columns)])
-    return Table(["Feature", "Measured in", *(column.capitalize() for column in columns)], texts, 2)
+    for name in sorted(weights, key=lambda name: tuple(-abs(of.get(name) or 0.0) for of in columns.values())):
+        feature, where = feature_parts(name)
+        said = _SIGN if name.endswith("-sign") else meaning(feature) if meaning else ""
+        shown = term_name(feature) if name.endswith("-sign") else feature
+        texts.append([shown, where or DASH, said or DASH, *(number(of.get(name), 4) for of in columns.values())])
+    heads = ["Feature", "Measured in", "What it measures", *columns]
+    told = [i for i in range(len(heads)) if i not in (1, 2) or any(row[i] != DASH for row in texts)]
+    kept = [[row[i] for i in told] for row in texts]
+    return Table([heads[i] for i in told], kept, len(told) - len(columns))
+
+
+_SIGN = "the signature's log-odds"
+
+
+def components(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these are principal components, which mean nothing by themselves."""
+    names = [str(row["name"]) for row in rows]
+    return bool(names) and all(name.startswith("PC") and name[2:].isdigit() for name in names)
 
 
 def filters(steps: Mapping[str, Mapping[str, int]]) -> Table:
@@ -191,18 +216,17 @@ _ROBUSTNESS = {
 
 
 def clinical(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Odds ratios of the clinical variables."""
-    texts = [
-        [
-            str(row["variable"]),
-            with_ci(row.get("odds_ratio"), row.get("ci"), 2),
-            p_value(row.get("p")),
-            str(row.get("model", DASH)),
-            "yes" if row.get("selected") else "no",
-        ]
-        for row in rows
-    ]
-    return Table(["Variable", "Odds ratio (95 % CI)", "p", "Model", "Selected"], texts)
+    """Odds ratios of the clinical variables: each alone, and together those that entered the multivariable model."""
+    texts = []
+    for row in rows:
+        alone = row.get("univariable") or (row if row.get("model") != "multivariable" else {})
+        together = row if row.get("model") == "multivariable" else {}
+        figures = []
+        for of in (alone, together):
+            figures += [with_ci(of.get("odds_ratio"), of.get("ci"), 2), p_value(of.get("p"))]
+        texts.append([term_name(str(row["variable"])), *figures, "yes" if row.get("selected") else "no"])
+    heads = ["Variable", "Alone: odds ratio (95 % CI)", "p", "Together: odds ratio (95 % CI)", "p"]
+    return Table([*heads, "Selected"], texts)
 
 
 def baseline(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -217,13 +241,15 @@ def baseline(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         found = {(c["a"], c["b"]): f"{p_value(c['p'])} ({number(c['smd'], 2)})" for c in row["contrasts"]}
         tests = [found.get(pair, DASH) for pair in contrasts]
-        title = f"{row['variable'].replace('_', ' ')}, {row['summary']}"
+        title = f"{words(row['variable'])}, {row['summary']}"
         if row["kind"] == "continuous":
             texts.append([title, *(row["cells"][0].get(g, DASH) for g in groups), *tests])
         else:
             texts.append([title, *("" for _ in groups), *tests])
             for cell in row["cells"]:
-                texts.append([f"{INDENT}{cell['level']}", *(cell.get(g, DASH) for g in groups), *("" for _ in tests)])
+                texts.append(
+                    [f"{INDENT}{words(str(cell['level']))}", *(cell.get(g, DASH) for g in groups), *("" for _ in tests)]
+                )
         if any(row["missing"].values()):
             gaps = [str(row["missing"].get(g, 0)) for g in groups]
             texts.append([f"{INDENT}missing", *gaps, *("" for _ in tests)])
@@ -262,6 +288,22 @@ def surgeons(entries: Mapping[str, Any]) -> Table:
         rows.append(row)
     against = [f"vs {model_name(key.removeprefix('mcnemar_'))}: p (only it / only surgeon right)" for key in tests]
     return Table(["Reading", "n / events", "Accuracy", "Sensitivity", "Specificity", *against], rows)
+
+
+def matched(entries: Mapping[str, Any]) -> Table:
+    """Each signature at the threshold where its specificity is the surgeon's: sensitivities compared."""
+    rows = []
+    for name, m in entries.items():
+        for key, found in m.items() if isinstance(m, Mapping) else ():
+            if key.startswith("matched_"):
+                reading = f"Surgeon {name}" if len(name) == 1 else name.capitalize()
+                figures = [number(m.get("specificity"), 2), number(m.get("sensitivity"), 2)]
+                figures.append(number(found.get("sensitivity"), 2))
+                difference = with_ci(found.get("difference"), found.get("ci"), 2)
+                kind = model_name(key.removeprefix("matched_"))
+                rows.append([reading, kind, *figures, difference, p_value(found.get("p"))])
+    heads = ["Reading", "Signature", "Specificity of both", "Sensitivity, surgeon", "Sensitivity, signature"]
+    return Table([*heads, "Difference (95 % CI)", "p (McNemar)"], rows, 2)
 
 
 def flat(entries: Mapping[str, Any], prefix: str = "") -> Table:

@@ -225,3 +225,21 @@ def image_unit(normalize: bool, scale: float) -> str:
     if not normalize:
         return "image unit"
     return "SD" if scale == 1 else f"SD/{scale:g}"
+
+
+def meaning(name: str) -> str:
+    """What a feature measures, in words: of a full name, or one with anything in front of it (``MR_original_…``).
+
+    Empty for a name that is none of PyRadiomics'.
+    """
+    parts = name.split("_")
+    doc = DOCS.get(parts[-2], {}).get(parts[-1]) if len(parts) > 2 else None
+    if doc is None:
+        return ""
+    image = parts[-3]
+    if image.startswith("wavelet-"):
+        return f"{doc.meaning}; in the wavelet sub-band {image.removeprefix('wavelet-')}"
+    if image.startswith("log-sigma-"):
+        sigma = image.removeprefix("log-sigma-").removesuffix("-mm-3D").replace("-", ".").removesuffix(".0")
+        return f"{doc.meaning}; after a Laplacian of Gaussian of {sigma} mm"
+    return doc.meaning

@@ -16,6 +16,7 @@ from models.artefacts import Artefact
 from models.spread import Spread
 from models.study import run_study
 from models.study_result import StudyResult
+from pipelines.radiomics.feature_docs import meaning
 from services.runs import Progress, Run, RunHandler, RunStatus, read_run
 from services.study_inputs import StudyInputs
 from services.training.messages import TrainRequest
@@ -123,4 +124,4 @@ class TrainingHandler(RunHandler):
 def _whole_report(result: StudyResult, folder: Path, title: str) -> None:
     from models.report.render import write_report  # brings matplotlib, which nobody else here needs
 
-    write_report(result, folder, title)
+    write_report(result, folder, title, meaning=meaning)

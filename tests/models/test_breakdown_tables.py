@@ -18,22 +18,21 @@ PARTS: list[dict[str, Any]] = [
 
 def test_a_part_is_one_row_alone_and_without() -> None:
     table = ablation(PARTS, "external_test")
-    assert [row[:4] for row in table.rows] == [
-        ["Rad-sign", "CT against MR", "CT", "5"],
-        ["Rad-sign", "CT against MR", "MR", "5"],
-    ]
-    assert table.rows[0][4:] == ["0.700 (0.600–0.800)", "−0.050 (−0.100 to 0.010)"]
+    assert [row[:2] for row in table.rows] == [["Rad-sign: CT against MR", ""], ["\u2003CT", "5"], ["\u2003MR", "5"]]
+    assert table.rows[1][2:] == ["0.700 (0.600–0.800)", "−0.050 (−0.100 to 0.010)"]
     assert list(judged_cohorts(PARTS)) == ["External test"]
     unusable = {k: v for k, v in PARTS[0].items() if k in ("signature", "axis", "part", "use")}
-    assert ablation([{**unusable, "reason": "No column"}], "external_test").rows[0][4:] == ["–", "–"]
+    assert ablation([{**unusable, "reason": "No column"}], "external_test").rows[1][2:] == ["–", "–"]
 
 
 def test_sites_end_with_what_the_next_one_may_expect() -> None:
     site = {"site": "a", "n": 30, "events": 9, "auc": 0.7, "auc_ci": [0.5, 0.9], "mean_risk": 0.3}
     pooled = {"auc": 0.7, "auc_ci": [0.6, 0.8], "prediction_interval": [0.45, 0.88]}
-    table = sites({"held_out": {"rad": {"sites": [site], "pooled": pooled}}})
+    table = sites({"rad": {"sites": [site], "pooled": pooled}})
     assert table.rows[1][:3] == ["\u2003a", "30 / 9", "0.700 (0.500–0.900)"]
-    assert table.rows[2][2] == "0.700 (0.600–0.800); next site (0.450–0.880)"
+    assert [row[2] for row in table.rows[2:]] == ["0.700 (0.600–0.800)", "0.450 to 0.880"]
+    two = sites({"rad": {"sites": [site], "pooled": pooled | {"prediction_interval": None}}})
+    assert two.rows[3][2] == "–"
     assert sites({}).rows == []
 
 

@@ -23,6 +23,7 @@ from models.recommendation import recommend
 from models.report.headline import warnings_of
 from models.report.pdf import write_pdf
 from models.report.render import write_report
+from models.report.style import PHANTOM
 from models.study import run_study
 from tests.models.study_fixtures import small_settings, small_tables
 
@@ -252,7 +253,14 @@ def test_four_parts_are_written(written, study):
     assert drawn == {path.stem for path in (out / "figures").glob("*.png")}
     expected = {"flow", "auc", "roc", "decision", "classifiers", "clinical", "leakage", "lasso_rad", "lasso_dl"}
     expected |= {f"{what}_{kind}" for what in ("roc", "calibration", "decision") for kind in ("rad", "dl", "combined")}
-    assert drawn == expected | {"ranking_rad", "ranking_dl", "importance_combined"}
+    assert drawn == expected | {"ranking_rad", "ranking_dl", "ranking_combined"}
+
+
+def test_every_figure_of_a_phantom_says_so_wherever_its_file_is_taken(written):
+    vectors = list((written.parent / "figures").glob("*.svg"))
+    assert len(vectors) > 10
+    for path in vectors:
+        assert f"<!-- {PHANTOM} -->" in path.read_text(encoding="utf-8"), path.name
 
 
 def test_the_page_stands_alone(written):
@@ -309,7 +317,7 @@ def test_same_study_same_bytes(study, tmp_path):
 def test_a_title_is_text_and_a_real_study_is_no_phantom(study, tmp_path):
     text = write_report(only_rad(study), tmp_path, "<b>&", phantom=False).read_text(encoding="utf-8")
     assert "&lt;b&gt;&amp;" in text
-    assert "PHANTOM" not in text
+    assert "PHANTOM" not in text  # nor in any figure, which are inside
 
 
 def test_a_study_with_almost_nothing(tmp_path):
@@ -327,6 +335,9 @@ def test_a_study_with_almost_nothing(tmp_path):
     assert "Rad-sign: it rests on a single feature." in text
     assert "External test: no patients" in text
     assert "Not run" in text
+    assert text.count("Not known:") >= 3  # scanners, folds, incident
+    assert "there is no combined model, or nobody is held out" in text
+    assert "There are no external patients" in text
     assert (
         json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["signatures"]["rad"]["nested_auc"] is None
     )
@@ -398,8 +409,16 @@ def test_what_the_protocol_hands_over_is_what_the_report_reads(tmp_path):
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
     assert {"flow", "auc", "roc", "decision", "classifiers", "clinical", "leakage"} <= drawn
     for kind in result.signatures:
-        assert {f"{what}_{kind}" for what in ("roc", "calibration", "decision", "importance")} <= drawn
-    assert {"lasso_rad", "lasso_dl", "ranking_rad", "ranking_dl"} <= drawn
+        assert {f"{what}_{kind}" for what in ("roc", "calibration", "decision", "ranking")} <= drawn
+    assert {"lasso_rad", "lasso_dl", "shap", "ablation"} <= drawn
+    explained = result.metrics["shap"]
+    assert f"{explained['mean_abs']['rad-sign']:.3f}" in text
+    assert f"of {explained['n']} held-out patients" in text
+    assert str(result.metrics["sample_size"]["development"]["criteria"][0]["needed"]) in text
+    assert f"{result.metrics['harmonisation']['effect'][0]['auc_with']:.3f}" in text
+    assert "folds are disjoint and complete" in text
+    assert "Not known: nothing is recorded of incident degeneration." in text
+    assert "scikit-learn" in text
     assert "PHANTOM" not in text
     assert result.settings.hash() in text
     assert f"{result.metrics['baselines']['clinical']['training']['nested_auc']:.3f} nested" in text

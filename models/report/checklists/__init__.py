@@ -19,10 +19,10 @@ FILES = ("tripod_ai", "clear", "metrics")
 
 
 class Item(BaseModel):
-    """One line of a checklist file. Exactly one of ``there``, ``software``, ``unknown``, ``not_applicable``.
+    """One line of a checklist file. Exactly one of ``there``, ``unknown``, ``not_applicable``.
 
-    ``there``: paths into the records, all of which must lead to something (``*``: any key or entry), and ``where``
-    in the report it stands; else ``otherwise`` ``because``. ``software``: met by asdeg itself, and how.
+    ``there``: paths into the records, all of which must lead to something (``*``: any key or entry): then it is met,
+    and ``where`` in the report it stands; else ``otherwise`` ``because``. Nothing is met without a record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,16 +30,16 @@ class Item(BaseModel):
     id: str
     item: str
     there: tuple[str, ...] = ()
+    then: State = "met"
     where: str = ""
     otherwise: State = "not met"
     because: str = "the run has no such record"
-    software: str = ""
     unknown: str = ""
     not_applicable: str = ""
 
     @model_validator(mode="after")
     def _one(self) -> Item:
-        given = [self.there, self.software, self.unknown, self.not_applicable]
+        given = [self.there, self.unknown, self.not_applicable]
         if sum(bool(value) for value in given) != 1 or bool(self.there) != bool(self.where):
             raise ValueError(f"item {self.id} needs exactly one way to be answered")
         return self
@@ -74,7 +74,7 @@ def load() -> list[Checklist]:
 
 
 def answers(checklist: Checklist, records: Mapping[str, Any]) -> list[Answer]:
-    """Every item held against ``records`` (title, metrics, settings, facts, figure_data, predictions, …)."""
+    """Every item held against ``records`` (``models.report.evidence`` says what is in them)."""
     return [Answer(item.id, item.item, *_judged(item, records)) for item in checklist.items]
 
 
@@ -85,14 +85,12 @@ def counted(found: Sequence[Answer]) -> dict[str, int]:
 
 
 def _judged(item: Item, records: Mapping[str, Any]) -> tuple[State, str]:
-    if item.software:
-        return "met", item.software
     if item.unknown:
         return "unknown", item.unknown
     if item.not_applicable:
         return "not applicable", item.not_applicable
     if all(any(_found(records, path.split("."))) for path in item.there):
-        return "met", item.where
+        return item.then, item.where
     return item.otherwise, item.because
 
 

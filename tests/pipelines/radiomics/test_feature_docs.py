@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.radiomics.feature_docs import DOCS, FAMILIES, feature_doc, image_unit
+from pipelines.radiomics.feature_docs import DOCS, FAMILIES, feature_doc, image_unit, meaning
 from pipelines.radiomics.feature_names import CLASSES
 from pipelines.radiomics.feature_sets import REGISTRY, STUDY_CT, STUDY_MR
 from pipelines.radiomics.texture.dependence import gldm, glszm
@@ -113,3 +113,12 @@ def test_textures_scale_with_the_grey_level_as_their_units_say(family: str) -> N
     assert set(before) == set(DOCS[family])
     for name in set(before) - (UNSCALABLE if family == "glcm" else set()):
         assert after[name] == pytest.approx(expected[name], rel=1e-9), name
+
+
+def test_a_feature_in_words_with_the_image_it_is_made_of() -> None:
+    text = DOCS["glcm"]["Contrast"].meaning
+    assert meaning("original_glcm_Contrast") == meaning("MR_original_glcm_Contrast") == text
+    assert meaning("wavelet-HLH_glcm_Contrast") == f"{text}; in the wavelet sub-band HLH"
+    assert meaning("log-sigma-3-0-mm-3D_glcm_Contrast").endswith("of 3 mm")
+    assert meaning("log-sigma-2-5-mm-3D_glcm_Contrast").endswith("of 2.5 mm")
+    assert [meaning(name) for name in ("PC1", "x_y", "original_glcm_Nothing", "a_nowhere_Contrast")] == [""] * 4
