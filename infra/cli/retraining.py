@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli.command import command
-from infra.cli.runs import CohortFile, Grid, Permutations, RunId, Seed, cohort_settings, study_settings
+from infra.cli.runs import CohortFile, Grid, Permutations, RunId, Seed, cohort_settings, harmonised, study_settings
 from infra.cli.session import Session
-from infra.cli.studies import RayAddress
+from infra.cli.studies import Harmonise, RayAddress
 
 if TYPE_CHECKING:
     from services.training.messages import RetrainAnswer, RetrainRequest
@@ -46,6 +46,7 @@ def retrain(
     grid: Grid = None,
     permutations: Permutations = None,
     seed: Seed = None,
+    harmonisation: Harmonise = None,
     by: Annotated[str, typer.Option("--by", help="Who calls, for the records.")] = "command line",
     ray_address: RayAddress = None,
 ) -> None:
@@ -53,7 +54,7 @@ def retrain(
 
     May be called at any time, by anybody, at once: one works, the others say so. What was killed is taken up.
     """
-    request = _request(session, cohort, release, first_release, grid, permutations, seed)
+    request = _request(session, cohort, release, first_release, grid, permutations, seed, harmonisation)
     with session.progress("retrain") as progress:
         house = session.but(ray_address=ray_address).house()
         answer = house.retraining.retrain(request, by=by, progress=progress)
@@ -78,6 +79,7 @@ def add(
     grid: Grid = None,
     permutations: Permutations = None,
     seed: Seed = None,
+    harmonisation: Harmonise = None,
     by: Annotated[str, typer.Option("--by", help="Who adds it, for the records.")] = "command line",
 ) -> None:
     """Have a retraining called by the clock. The cohort's settings are kept as they are now."""
@@ -85,7 +87,7 @@ def add(
 
     now = datetime.now(UTC)
     first = trigger(cron).get_next_fire_time(None, now)
-    request = _request(session, cohort, release, first_release, grid, permutations, seed)
+    request = _request(session, cohort, release, first_release, grid, permutations, seed, harmonisation)
     session.house().schedules.add(name, cron, request.model_dump(mode="json"), by=by)
     session.result({"name": name, "cron": cron, "next": first}, f"{name}: next at {first:%Y-%m-%d %H:%M} UTC.")
 
@@ -121,11 +123,18 @@ def remove(session: Session, name: ScheduleName) -> None:
 
 
 def _request(
-    session: Session, cohort: Any, release: bool, first: bool, grid: Any, permutations: int | None, seed: int | None
+    session: Session,
+    cohort: Any,
+    release: bool,
+    first: bool,
+    grid: Any,
+    permutations: int | None,
+    seed: int | None,
+    harmonisation: str | None,
 ) -> RetrainRequest:
     from services.training.messages import RetrainRequest
 
-    study = study_settings(session, grid, permutations, seed, {})
+    study = study_settings(session, grid, permutations, seed, harmonised(harmonisation))
     by_gates = "gates" if first else "person"
     return RetrainRequest(cohort=cohort_settings(cohort), study=study, release=release, first_release=by_gates)
 

@@ -11,6 +11,7 @@ from infra.cli.command import command
 from infra.cli.session import Session
 from infra.cli.studies import (
     SUMMARY_COLUMNS,
+    Harmonise,
     Icc,
     MaxCv,
     MinIcc,
@@ -91,13 +92,14 @@ def train(
     icc: Icc = None,
     max_cv: MaxCv = None,
     unmeasured: Unmeasured = None,
+    harmonisation: Harmonise = None,
     ray_address: RayAddress = None,
 ) -> None:
     """Train the three signatures and write the report; nothing is released by it."""
     from services.training.messages import TrainRequest
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=robustness is not None)
-    study = study_settings(session, grid, permutations, seed, filters)
+    study = study_settings(session, grid, permutations, seed, filters | harmonised(harmonisation))
     kept = _kept(session, robustness)
     request = TrainRequest(cohort=cohort_settings(cohort), study=study, selection_run=selection_run, robustness=kept)
     handler = session.but(ray_address=ray_address).house().training
@@ -224,6 +226,11 @@ def study_settings(
 
     chosen = session.settings.but(grid=grid, permutations=permutations, seed=seed)
     return StudySettings(seed=chosen.seed, grid=chosen.grid, permutations=chosen.permutations, **filters)
+
+
+def harmonised(asked: str | None) -> dict[str, Any]:
+    """The part of a study's settings that says whether scanners are brought together."""
+    return {} if asked is None else {"harmonisation": asked}
 
 
 def _kept(session: Session, robustness: Path | None) -> str | None:

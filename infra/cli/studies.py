@@ -23,6 +23,10 @@ MaxCv = Annotated[float | None, typer.Option(min=0, help="Highest CV that stays.
 Unmeasured = Annotated[
     Literal["keep", "drop"] | None, typer.Option(help="Features the file says nothing of.  [default: keep]")
 ]
+Harmonise = Annotated[
+    Literal["none", "combat"] | None,
+    typer.Option(help="Scanners brought together in front of selection.  [default: none]"),
+]
 MissingValues = Annotated[
     list[str] | None,
     typer.Option(
@@ -67,10 +71,7 @@ def study(
     permutations: Annotated[int | None, typer.Option(min=0, help="Permuted-outcome runs.  [default: 20]")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.  [default: 0]")] = None,
     grid: Annotated[Literal["quick", "standard"] | None, typer.Option(help="Grids.  [default: standard]")] = None,
-    harmonisation: Annotated[
-        Literal["none", "combat"] | None,
-        typer.Option(help="Scanners brought together in front of selection.  [default: none]"),
-    ] = None,
+    harmonisation: Harmonise = None,
     missing_values: MissingValues = None,
     nested_repeats: Annotated[
         int | None, typer.Option(min=1, help="Nested cross-validation, so many times.  [default: 1]")
