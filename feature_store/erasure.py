@@ -2,9 +2,9 @@
 
 1. On record, in one push: the patient's rows are withdrawn, a row in ``erasures`` names the patient by a salted
    hash and says what had used the patient. From here on nobody sees the patient, and pushes are refused.
-2. Cleaned, over and over until nothing is left: images, masks and pictures that no other patient has; artefacts
-   (the patient's rows of predictions); the patient's name in what nets were fitted on; the control database;
-   rows; and what the files and the log still have of them.
+2. Cleaned, over and over until nothing is left: what waits at the doors; images, masks and pictures that no other
+   patient has; artefacts (the patient's rows of predictions); the patient's name in what nets were fitted on; the
+   control database; rows; and what the files and the log still have of them.
 3. Looked for: the rows of every file and the bounds in every line of the log. When there is nothing, the record is
    finished.
 
@@ -19,10 +19,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +49,21 @@ NETS = ("encoders", "segmenters")
 NAMES = ("patients_seen", "outcomes_of", "patients_held_out")
 """Columns of these that name patients, as site/patient_id."""
 Progress = Callable[[str, float], None]
+
+
+class Door(Protocol):
+    """A place where what was sent waits before it is in the store."""
+
+    def has(self, site: str, patient_id: str) -> bool:
+        """Whether something of the patient waits there, as far as that can be known."""
+        ...
+
+    def erase(self, site: str, patient_id: str, recorded_at: float) -> tuple[int, int]:
+        """Of a patient whose erasure is on record since then (seconds since 1970): take it away.
+
+        Returns how many files went, and how many things others are still at.
+        """
+        ...
 
 
 class EraseSettings(BaseModel):
@@ -90,18 +105,19 @@ def erase_patient(
     erased_by: Credential,
     settings: EraseSettings | None = None,
     progress: Progress | None = None,
+    doors: Sequence[Door] = (),
 ) -> ErasureReport:
     """Erase, or go on with an erasure. ``control`` is None for a copy of a store, which has none.
 
-    Raises NotFound where neither the store nor the control database ever had the patient.
+    Raises NotFound where neither the store nor the control database nor a door ever had the patient.
     """
     settings, say = settings or EraseSettings(), progress or (lambda step, done: None)
     say("record", 0.0)
-    record = _record(store, control, site, patient_id, reason, erased_by)
+    record = _record(store, control, doors, site, patient_id, reason, erased_by)
     report = ErasureReport(record.erasure, record.state, record.touched)
     deadline = time.monotonic() + settings.patience_s
     while True:
-        left = _round(store, control, site, patient_id, record, report, settings, erased_by, say)
+        left = _round(store, control, doors, site, patient_id, record, report, settings, erased_by, say)
         if not left or time.monotonic() > deadline:
             break
         time.sleep(1.0)
@@ -143,9 +159,27 @@ def carry_over(store: FeatureStore) -> list[ErasureReport]:
     ]
 
 
+def take_back(store: FeatureStore, site: str, patient_id: str, kept: Mapping[str, Collection[str]]) -> int:
+    """Remove what a push of the patient had kept before it was refused: names by kind of blob; how many went.
+
+    What a row of anybody else names stays.
+    """
+    here = [(kind, name) for kind, names in kept.items() for name in names if store.blobs.has(kind, name)]
+    if not here:
+        return 0
+    _, others = _named(store, site, patient_id)
+    return sum(store.blobs.remove(kind, name) for kind, name in here if name not in others[kind])
+
+
 # --- on record ---------------------------------------------------------------------------------
 def _record(
-    store: FeatureStore, control: ControlDatabase | None, site: str, patient_id: str, reason: str, by: Credential
+    store: FeatureStore,
+    control: ControlDatabase | None,
+    doors: Sequence[Door],
+    site: str,
+    patient_id: str,
+    reason: str,
+    by: Credential,
 ) -> Erasure:
     """The patient's erasure; recorded now where there is none."""
     for attempt in range(TRIES):
@@ -154,7 +188,8 @@ def _record(
         if known is not None and known.state != "readmitted":
             return known
         removed, withdrawn = _rows_of(snapshot, site, patient_id)
-        if not removed and not _left_over(store, control, site, patient_id):
+        waits = any(door.has(site, patient_id) for door in doors)
+        if not removed and not waits and not _left_over(store, control, site, patient_id):
             raise NotFound("The store has no such patient.", action="`asdeg cases` lists the cases.")
         salt = new_salt(snapshot)
         record = Erasure(
@@ -226,6 +261,7 @@ def _round(*what: Any) -> int:
 def _clean(
     store: FeatureStore,
     control: ControlDatabase | None,
+    doors: Sequence[Door],
     site: str,
     patient_id: str,
     record: Erasure,
@@ -237,6 +273,14 @@ def _clean(
     """One round; how many things are left. Blobs and cases are found by the rows, which therefore go last."""
     grace_s = settings.grace_hours * 3600
     report.waiting, report.after = 0, None
+    say("doors", 0.05)
+    left = 0
+    for door in doors:  # first: from now on nothing more of the patient comes in
+        gone, busy = door.erase(site, patient_id, record.erased_at.timestamp())
+        report.files += gone
+        left += busy
+    if left:  # what is known of these has to stay until they are gone
+        return left
     say("images", 0.1)
     until = _erase_blobs(store, site, patient_id, record.erased_at.timestamp(), grace_s, report.blobs)
     say("artefacts", 0.3)
@@ -247,7 +291,6 @@ def _clean(
         say("control database", 0.4)
         cases = _case_ids(store, site, patient_id)
         report.control += forget_patient(control, by, site, patient_id, cases, record.erasure)
-    left = 0
     looked_for = [(schema.name, Wanted(("patient_id",), patient_id, site)) for schema in PATIENT_TABLES]
     looked_for += [(table, Wanted(NAMES, name)) for table in NETS]
     for number, (table, wanted) in enumerate(looked_for):
@@ -274,13 +317,7 @@ def _erase_blobs(
     What no row names may be a writer's that is at work, unless it is old; only what was there when the erasure
     was recorded can be this patient's.
     """
-    mine: dict[str, set[str]] = {kind: set() for kind in BLOBS.values()}
-    others: dict[str, set[str]] = {kind: set() for kind in BLOBS.values()}
-    for rows in _all_rows(store, list(BLOBS)):
-        own = np.asarray(_mask(rows, site, patient_id))
-        for column in set(BLOBS) & set(rows.column_names):
-            for of, mask in ((mine, own), (others, ~own)):
-                of[BLOBS[column]] |= set(pc.unique(rows[column].filter(pa.array(mask))).drop_null().to_pylist())
+    mine, others = _named(store, site, patient_id)
     waiting = []
     for kind in BLOBS.values():
         for name in store.blobs.names(kind):
@@ -294,6 +331,18 @@ def _erase_blobs(
             removed[kind] += store.blobs.remove(kind, name)
     store.blobs.sweep_unfinished(grace_s / 3600)
     return waiting
+
+
+def _named(store: FeatureStore, site: str, patient_id: str) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """Blobs by kind that the patient's rows name, and those that anybody else's do."""
+    mine: dict[str, set[str]] = {kind: set() for kind in BLOBS.values()}
+    others: dict[str, set[str]] = {kind: set() for kind in BLOBS.values()}
+    for rows in _all_rows(store, list(BLOBS)):
+        own = np.asarray(_mask(rows, site, patient_id))
+        for column in set(BLOBS) & set(rows.column_names):
+            for of, mask in ((mine, own), (others, ~own)):
+                of[BLOBS[column]] |= set(pc.unique(rows[column].filter(pa.array(mask))).drop_null().to_pylist())
+    return mine, others
 
 
 def _all_rows(store: FeatureStore, columns: list[str]) -> Iterator[pa.Table]:

@@ -114,9 +114,21 @@ def staging_folder(settings: Settings) -> Path:
     return Path(f"{settings.store}-dicom")
 
 
-def erase_staged(settings: Settings, site: str, patient_id: str) -> int:
-    """Remove a patient's instances from the staging folder; returns how many files."""
-    from services.ingest.dicom.staging import Staging
+class StagedPatients:
+    """The staging folder as a door that an erasure clears (:class:`feature_store.erasure.Door`)."""
 
-    folder = staging_folder(settings)
-    return Staging(folder, 0).erase(site, patient_id) if folder.is_dir() else 0
+    def __init__(self, settings: Settings) -> None:
+        self._folder = staging_folder(settings)
+
+    def has(self, site: str, patient_id: str) -> bool:
+        """Whether instances of the patient are staged."""
+        return self._folder.is_dir() and bool(self._staging().case(site, patient_id).names())
+
+    def erase(self, site: str, patient_id: str, recorded_at: float) -> tuple[int, int]:
+        """Remove them: how many files, and none that others are at: an assembly under way is begun again."""
+        return (self._staging().erase(site, patient_id), 0) if self._folder.is_dir() else (0, 0)
+
+    def _staging(self) -> Staging:
+        from services.ingest.dicom.staging import Staging
+
+        return Staging(self._folder, 0)

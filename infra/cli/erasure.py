@@ -16,6 +16,7 @@ from infra.cli.session import Session
 
 if TYPE_CHECKING:
     from feature_store.control import ControlDatabase
+    from feature_store.erasure import Door
 
 
 def register(store: typer.Typer) -> None:
@@ -36,7 +37,8 @@ def erase(
         float, typer.Option(min=0, help="What nobody has committed for so long is a killed writer's.")
     ] = 1.0,
 ) -> None:
-    """Erase a patient from every table, version, file and image, and from what was made of them; it cannot be undone.
+    """Erase a patient from every table, version, file and image, from what waits in the inbox and among staged DICOM
+    instances, and from what was made of them; it cannot be undone.
 
     Frozen cohorts lose the patient; cohorts, runs and signatures that had used the patient are named, here and by
     `asdeg withdrawals`. Sites may push meanwhile. Called again it goes on where it was stopped. Later pushes of the
@@ -45,7 +47,8 @@ def erase(
     from feature_store.control import Credential
     from feature_store.erasure import EraseSettings, erase_patient
     from feature_store.store import FeatureStore
-    from infra.dicom import erase_staged
+    from infra.bootstrap import House
+    from infra.dicom import StagedPatients
 
     if not yes:
         if not sys.stdin.isatty():
@@ -54,25 +57,27 @@ def erase(
     store = FeatureStore.open(session.settings.store)
     patient = stored_as(session, site, patient_id)
     by = Credential(getpass.getuser(), "operator", None)
-    settings = EraseSettings(grace_hours=grace_hours)
+    settings, control = EraseSettings(grace_hours=grace_hours), _control(session)
+    doors: list[Door] = [StagedPatients(session.settings)]
+    if control is not None:
+        doors.append(House(session.settings, store, control).intake)
     with session.progress("erase") as progress:
         done = erase_patient(
             store,
-            _control(session),
+            control,
             site,
             patient,
             reason=plain_reason(reason),
             erased_by=by,
             settings=settings,
             progress=progress,
+            doors=doors,
         )
-    staged = erase_staged(session.settings, site, patient)  # after it: from now on none is made into a case again
     touched = [
         f"{name}: {', '.join(found)}" for name, found in done.touched.items() if isinstance(found, list) and found
     ]
     lines = [
-        f"{sum(done.rows.values())} rows, {sum(done.blobs.values())} images and pictures, {done.files + staged} files "
-        "are gone.",
+        f"{sum(done.rows.values())} rows, {sum(done.blobs.values())} images and pictures, {done.files} files are gone.",
         *(f"had used the patient: {line}" for line in touched),
         "Backups hold the patient until they are made again (`asdeg store backup`), or with --store BACKUP. Versions "
         "that a bucket keeps, PostgreSQL's own log and backups, and other machines' caches are beyond reach.",

@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from feature_store.errors import ImageUnitError, InputError, ManifestError
 from feature_store.plain_words import plain_file
 from feature_store.vocabulary import RoiName, is_phantom
-from pipelines.cases.case_quality import CaseQuality, case_overlays, case_quality_rows, judge_case
+from pipelines.cases.case_quality import OVERLAYS, CaseQuality, case_overlays, case_quality_rows, judge_case
 from pipelines.cases.manifest import CaseManifest, day_offsets, read_manifest, resolve_inside
 from pipelines.cases.manifest_schema import Scanner, SeriesEntry
 from pipelines.cases.mask_labels import MaskLabels
@@ -326,10 +326,19 @@ class Blobs(Protocol):
 
 def store_images(reading: CaseReading, blobs: Blobs) -> None:
     """Keep each image and aligned mask once, as canonical NRRD under its content hash."""
-    wanted = {(IMAGES, one.image_hash): one.image for one in reading.series}
-    wanted |= {(MASKS, one.mask_hash): one.mask for one in reading.series if one.mask is not None}
-    for (kind, digest), image in wanted.items():
+    for (kind, digest), image in _images(reading).items():
         store_image(kind, image, digest, blobs)
+
+
+def names_of_blobs(reading: CaseReading) -> dict[str, set[str]]:
+    """What images, masks and pictures of the case are kept under, by kind."""
+    names = {kind: {name for of, name in _images(reading) if of == kind} for kind in (IMAGES, MASKS)}
+    return names | {OVERLAYS: {hashlib.sha256(picture).hexdigest() for picture in reading.overlays.values()}}
+
+
+def _images(reading: CaseReading) -> dict[tuple[str, str], sitk.Image]:
+    found = {(IMAGES, one.image_hash): one.image for one in reading.series}
+    return found | {(MASKS, one.mask_hash): one.mask for one in reading.series if one.mask is not None}
 
 
 def store_image(kind: str, image: sitk.Image, digest: str, blobs: Blobs) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from feature_store.errors import Conflict
+from feature_store.erasures import erased
+from feature_store.errors import Conflict, PatientErased
 from feature_store.rows import RejectedRow
 from feature_store.schemas import TABLES
 from feature_store.snapshot import Snapshot
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with (ROIs done, ROIs in all)."""
 
+Finished: TypeAlias = tuple[RoiJob, dict[str, Any]]
+"""A job and the row that came of it."""
 EXTRACTED, REJECTED = "extracted", "rejected"
 STAGES = ("read", "radiomics", "embedding")
 
@@ -126,8 +129,18 @@ class Collector:
         """Push what is waiting, then count it: a state never runs ahead of the rows it stands for."""
         finished, self._waiting = self._waiting, []
         self._pushed_at = monotonic()
-        if not finished:
-            return
+        while finished := self._of_those_who_are_here(finished):
+            try:
+                return self._push_finished(finished)
+            except PatientErased:  # meanwhile: the others' rows are pushed
+                continue
+
+    def _of_those_who_are_here(self, finished: list[Finished]) -> list[Finished]:
+        """Without patients who were erased since the plan was made: nothing of them is stored or noted any more."""
+        gone = erased(self._store.snapshot())
+        return [one for one in finished if not gone.holds(*one[0].source.case[:2])]
+
+    def _push_finished(self, finished: list[Finished]) -> None:
         outcomes: list[dict[str, str]] = [{} for _ in finished]
         tables: dict[str, list[dict[str, Any]]] = {}
         places: dict[str, list[int]] = {}
@@ -142,9 +155,11 @@ class Collector:
             refusals = self._store.push(tables, kind="features", source="extraction").rejected
         for refused in refusals:
             outcomes[places[refused.table][refused.row]][refused.table] = _refusal(refused)
-        for (job, row), outcome in zip(finished, outcomes, strict=True):
+        gone = {places[refused.table][refused.row] for refused in refusals if refused.rule == "erased"}
+        counted = [(job, row, outcomes[at]) for at, (job, row) in enumerate(finished) if at not in gone]
+        for job, row, outcome in counted:
             self._count(job, row, list(outcome.values()))
-        self._settle(dict.fromkeys(job.source.case for job, _ in finished))
+        self._settle(dict.fromkeys(job.source.case for job, *_ in counted))
 
     def _push_with_failures(
         self, tables: dict[str, list[dict[str, Any]]], places: dict[str, list[int]], outcomes: list[dict[str, str]]
@@ -173,6 +188,8 @@ class Collector:
                     tables, kind="features", source="extraction", unless_changed=guard, since=before.sequence
                 )
                 return receipt.rejected
+            except PatientErased:
+                raise
             except Conflict:
                 continue  # what was changed is looked at again
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_store.control import CaseState
-from feature_store.errors import Conflict, PatientTableError
+from feature_store.errors import Conflict, PatientErased, PatientTableError
 from feature_store.pushes import PushReceipt
 from feature_store.store import FeatureStore
 from pipelines.cases.manifest_schema import Clinical, case_id
@@ -69,6 +69,8 @@ class ClinicalVariables:
                     unless_changed={"clinical": where, "follow_up": where} if attempt < TRIES - 1 else (),
                     since=snapshot.sequence,
                 )
+            except PatientErased:
+                raise
             except Conflict:
                 continue
         raise AssertionError("the last try asks for nothing")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from feature_store.errors import Conflict, FollowUpError
+from feature_store.errors import Conflict, FollowUpError, PatientErased
 from feature_store.labels import Label, derive_label
 from feature_store.pushes import PushReceipt
 from feature_store.schemas import FOLLOW_UP
@@ -94,6 +94,8 @@ class FollowUp:
                     unless_changed=("follow_up", "clinical") if attempt < TRIES - 1 else (),
                     since=snapshot.sequence,
                 )
+            except PatientErased:
+                raise
             except Conflict:
                 continue
             if whole and push.rejected:  # pragma: no cover - the wire type has the same rules as the table

@@ -11,13 +11,14 @@ import structlog
 
 from feature_store import errors
 from feature_store.control import CaseState, ControlDatabase
-from feature_store.errors import AccessDenied, AsdegError, Conflict, ManifestError, NotFound
+from feature_store.erasure import take_back
+from feature_store.errors import AccessDenied, AsdegError, Conflict, ManifestError, NotFound, PatientErased
 from feature_store.plain_words import plain_reason
 from feature_store.pushes import PushReceipt
 from feature_store.store import FeatureStore
 from feature_store.uploads import UploadBook
 from feature_store.withdrawal import CASE_TABLES, no_longer_there, withdraw_case
-from pipelines.cases.case import CaseReading, case_rows, read_case, store_images
+from pipelines.cases.case import CaseReading, case_rows, names_of_blobs, read_case, store_images
 from pipelines.cases.case_quality import store_overlays
 from pipelines.cases.manifest import CaseManifest, read_manifest
 from pipelines.cases.quality.verdict import Verdict
@@ -96,16 +97,21 @@ class IngestHandler:
 
         The same case again changes nothing and says so; series and regions that a corrected case no longer has
         are withdrawn; what the site has said since by itself stays (:mod:`services.ingest.said_before`). Raises
-        ManifestError where nobody can tell whose case it is, AccessDenied where case.yaml names another site.
+        ManifestError where nobody can tell whose case it is, AccessDenied where case.yaml names another site, and
+        PatientErased of one who was erased, also meanwhile: nothing of the case is kept then.
         """
         known = _known(reading).manifest
         assert known is not None
         ours = self._ours(known, site)
-        self._store.admit(site, ours.patient_id)
         reading = replace(reading, manifest=ours)
-        store_images(reading, self._store.blobs)
-        store_overlays(reading.overlays, self._store.blobs)
-        push, reading = self._push(reading)
+        try:
+            self._store.admit(site, ours.patient_id)
+            store_images(reading, self._store.blobs)
+            store_overlays(reading.overlays, self._store.blobs)
+            push, reading = self._push(reading)
+        except PatientErased:  # perhaps meanwhile; or a process that was killed had kept the images
+            take_back(self._store, site, ours.patient_id, names_of_blobs(reading))
+            raise
         manifest = reading.manifest
         assert manifest is not None
         receipt = _receipt(reading, unchanged=push.sequence is None)
@@ -149,6 +155,8 @@ class IngestHandler:
                     unless_changed=dict.fromkeys(CASE_TABLES, where) if attempt < TRIES - 1 else (),
                     since=snapshot.sequence,
                 )
+            except PatientErased:
+                raise
             except Conflict:
                 continue
             return push, placed

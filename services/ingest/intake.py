@@ -24,6 +24,7 @@ from feature_store.software import software_version
 from feature_store.store import FeatureStore
 from feature_store.uploads import COMPLETE, DONE, RECEIVED, REFUSED, Upload
 from feature_store.withdrawal import CASE_TABLES
+from pipelines.cases.manifest import case_id as named_case
 from services.ingest.archive import case_folder, unpack_case
 from services.ingest.handler import REJECTED, IngestHandler
 from services.ingest.inbox import Inbox, on_disk, sha256_of
@@ -115,6 +116,30 @@ class Intake:
             return True
         state = self._control.case(known.case_id, known.site)
         return known.holds is not None and state is not None and known.holds == self._holds(state)
+
+    def has(self, site: str, patient_id: str) -> bool:
+        """Whether an upload of the patient waits to be carried out; of one that is not whole nobody can tell."""
+        self._settle(site)
+        return bool(self._book.in_state(RECEIVED, named_case(site, patient_id)))
+
+    def erase(self, site: str, patient_id: str, recorded_at: float) -> tuple[int, int]:
+        """Take away the uploads that wait of a patient whose erasure is on record since ``recorded_at``.
+
+        They are carried out, which the record refuses: so whatever a reading that was killed had kept is taken back.
+        Returns how many files went, and how many uploads others are still at. What comes from then on is refused.
+        """
+        busy = sum(upload.changed_at <= recorded_at for upload in self._settle(site))
+        case_id = named_case(site, patient_id)
+        waiting = self._book.in_state(RECEIVED, case_id)
+        files = sum(path.is_file() for upload in waiting for path in self.inbox.of(upload).rglob("*"))
+        if waiting and not self.carry_out(case_id):
+            return 0, busy + len(waiting)
+        return files, busy
+
+    def _settle(self, site: str) -> list[Upload]:
+        """Accept the site's complete uploads; those that are not accepted or refused yet, because others are at it."""
+        settled = [self.settle(upload) for upload in self._book.in_state(COMPLETE) if upload.site == site]
+        return [upload for upload in settled if upload.state == COMPLETE]
 
     # --- behind it -----------------------------------------------------------------------------
     def waiting(self) -> list[str]:

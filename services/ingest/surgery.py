@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any, Protocol
 
 from feature_store.control import CaseState
-from feature_store.errors import Conflict, NotFound, NotReady
+from feature_store.errors import Conflict, NotFound, NotReady, PatientErased
 from feature_store.schemas import CASES, SERIES
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
@@ -73,6 +73,8 @@ class Surgery:
                     unless_changed={"cases": where, "series": where} if attempt < TRIES - 1 else (),
                     since=snapshot.sequence,
                 )
+            except PatientErased:
+                raise
             except Conflict:
                 continue
             return

@@ -24,8 +24,10 @@ import uvicorn
 from feature_store.audit import AuditLog
 from infra.bootstrap import House
 from infra.settings import Settings, load_settings
+from pipelines.phantom import PhantomCase
 from services.ingest.app import DoorLimits, build_app
 from services.ingest.carrier import Carrier
+from services.ingest.messages import Ticket
 
 ROLES = (("site_a", "site"), ("site_b", "site"), ("scientist", "scientist"), ("application", "application"))
 
@@ -121,6 +123,14 @@ def packed(folder: Path, mode: str = "w:gz") -> bytes:
     with tarfile.open(fileobj=data, mode=mode) as archive:
         archive.add(folder, arcname="case")
     return data.getvalue()
+
+
+def waiting(house: House, case: PhantomCase) -> Ticket:
+    """The case is in the inbox, accepted and not carried out."""
+    inbox, data = house.intake.inbox, packed(case.folder, "w")
+    upload = inbox.begin(case.site, "pacs", len(data))
+    inbox.packed(upload).write_bytes(data)
+    return house.intake.accept(inbox.book.complete(inbox.book.advance(upload, len(data))))
 
 
 def main() -> None:

@@ -23,10 +23,9 @@ from feature_store.errors import Conflict, LeaseLost, StoreError
 from feature_store.leases import Leases
 from infra import site_client
 from infra.bootstrap import House
-from pipelines.phantom import PhantomCase, PhantomCohort
+from pipelines.phantom import PhantomCohort
 from services.ingest import handler
-from services.ingest.messages import Ticket
-from tests.services.door import Door, DoorProcess, make_keys, open_door, packed, settings_of
+from tests.services.door import Door, DoorProcess, make_keys, open_door, packed, settings_of, waiting
 
 UPLOADS = "/v1/cases/uploads"
 PART = {"Content-Type": "application/offset+octet-stream", "Tus-Resumable": "1.0.0"}
@@ -403,14 +402,6 @@ def test_who_loses_the_lease_while_reading_stores_nothing(
     leases.release(f"case:{case_id}", "another process")
     assert intake.carry_out(case_id)
     assert house.ingest.case(case_id).state == "validated"
-
-
-def waiting(house: House, case: PhantomCase) -> Ticket:
-    """The case is in the inbox, accepted and not carried out."""
-    inbox, data = house.intake.inbox, packed(case.folder, "w")
-    upload = inbox.begin(case.site, "pacs", len(data))
-    inbox.packed(upload).write_bytes(data)
-    return house.intake.accept(inbox.book.complete(inbox.book.advance(upload, len(data))))
 
 
 def test_two_requests_to_one_upload_do_not_mix(door: Door) -> None:

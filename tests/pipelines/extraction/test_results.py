@@ -10,6 +10,8 @@ import pyarrow.fs as pafs
 import pytest
 
 from feature_store.blobs import Blobs
+from feature_store.control import ControlDatabase, Credential, default_url
+from feature_store.erasure import EraseSettings, erase_patient
 from feature_store.location import Location
 from feature_store.store import FeatureStore
 from pipelines.extraction import steps
@@ -19,6 +21,7 @@ from pipelines.extraction.steps import WorkerConfig, blank_row, lost_row, read_s
 from tests.pipelines.extraction.extraction_store import add_series, radiomics_of
 
 SETTINGS = ExtractionSettings(encoder=None)
+BY = Credential("alice", "operator", None)
 
 
 @pytest.fixture
@@ -70,6 +73,33 @@ def test_a_failure_looked_at_while_the_other_run_pushes_is_looked_at_again(store
     mine.collect([lost_row(jobs[0])])
     assert radiomics_of(store)["p1", "t2_sag", "all"]["values"] == [0.0, 1.0, 2.0]
     assert (mine.report(1.0).done, mine.report(1.0).failed) == (1, 0)
+
+
+@pytest.mark.parametrize("outcome", [_values, lost_row])
+def test_of_who_was_erased_meanwhile_nothing_is_stored_and_the_others_are(store, monkeypatch, outcome):
+    for patient in ("p1", "p2", "p3"):
+        add_series(store, patient)
+    control = ControlDatabase.open(default_url(store.uri))
+    plan = plan_extraction(store.snapshot(), SETTINGS, None)
+    mine = Collector(store, SETTINGS, plan, control, None)
+    jobs = [job for series in plan.series for job in series.rois]
+    push = store.push
+    now = EraseSettings(grace_hours=0.0, patience_s=0.0)
+
+    def erase(patient):
+        erase_patient(store, control, "a", patient, reason="r", erased_by=BY, settings=now)
+
+    def late(*args, **kwargs):
+        monkeypatch.setattr(store, "push", push)
+        erase("p2")  # between the look and the push
+        return push(*args, **kwargs)
+
+    erase("p1")
+    monkeypatch.setattr(store, "push", late)
+    mine.collect(outcome(job) for job in jobs)
+    assert {patient for patient, *_ in radiomics_of(store)} == {"p3"}
+    assert [case.patient_id for case in control.cases()] == ["p3"]
+    assert mine.report(1.0).done + mine.report(1.0).failed == 1
 
 
 def test_the_report_says_seconds_by_stage_and_who_did_what(store):
