@@ -54,12 +54,14 @@ def _training_app(house: House) -> FastAPI:
 def _scoring_app(house: House) -> FastAPI:
     from services.scoring.app import build_app
     from services.training.release_routes import release_router
+    from services.training.schedule_routes import schedule_router
 
-    # Who answers scores also answers which signatures are current: one door, one view of the releases.
+    # Who answers scores also answers which signatures are current: one door, one view of the releases. Schedules are
+    # rows of the control database, which the training service looks at.
     return build_app(
         house.scoring,
         house.control,
-        routers=(release_router(house.releases, house.control),),
+        routers=(release_router(house.releases, house.control), schedule_router(house.schedules, house.control)),
         openapi=lambda: openapi(house),
     )
 

@@ -7,7 +7,7 @@ gives a request to the application with the longest matching prefix:
     /dicom-web           STOW-RS, where sites have pseudonym keys
     /v1/selection-runs   selection
     /v1/training-runs    training
-    /                    scoring: /v1/scores, /v1/releases, /healthz, /readyz, /docs
+    /                    scoring: /v1/scores, /v1/releases, /v1/schedules, /healthz, /readyz, /docs
 
 HAProxy stands at the door by default (infra/decisions): it streams uploads, where Ray's own proxy keeps a whole
 one in memory.

@@ -57,6 +57,31 @@ class RetrainAnswer(BaseModel):
     gates: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
 
 
+class ScheduleRequest(BaseModel):
+    """A retraining to be called by the clock."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    cron: str = Field(max_length=200, description="minute hour day month weekday, in UTC; 0 and 7 are Sunday")
+    retrain: RetrainRequest = RetrainRequest()
+
+
+class ScheduleEntry(BaseModel):
+    """A schedule as it stands; ``last_*`` are null until it was called."""
+
+    name: str
+    cron: str
+    retrain: dict[str, Any] = Field(description="what is retrained, as it was given")
+    added_by: str
+    added_at: datetime
+    next_at: datetime | None
+    last_at: datetime | None
+    last_decision: str | None
+    last_reason: str | None
+    last_run: str | None
+
+
 class LockedLook(BaseModel):
     """One look at the patients who were set aside."""
 
