@@ -9,13 +9,11 @@ from feature_store.vocabulary import RESEARCH_USE
 from models.report.checklists import FILES, answers, counted, load
 from models.report.figure_data import ReportableStudy
 from models.report.limits import limits_of
-from models.report.style import cohort_name, model_name, term_name
+from models.report.style import NO_SITE, cohort_name, model_name, term_name
 from models.report.tables import DASH, Table, number, ordered, with_ci
 from models.signature import MAX_MISSING
 
 UNKNOWN = "unknown"
-NO_SITE = "unknown"
-"""The site of patients whose table names none (``models.study_tables.ONE_SITE``)."""
 
 
 class Filled(NamedTuple):
@@ -53,12 +51,18 @@ def records_of(result: ReportableStudy, title: str) -> dict[str, Any]:
         "settings": result.settings.model_dump() if hasattr(result.settings, "model_dump") else {},
         "predictions": {"partition": sorted(set(result.predictions["partition"])), "site": sites - {NO_SITE}},
         "several_sites": len(sites) > 1,
+        "baseline": characteristics(result),
         "axes": {row["axis"]: True for row in result.metrics.get("ablation") or ()},
         "enough_patients": bool(needed) and max(needed) <= development.get("n", 0),
         "cards": list(result.metrics.get("signatures", {})),
         "limits": limits_of(result),
         "checklists": FILES,
     }
+
+
+def characteristics(result: ReportableStudy) -> list[str]:
+    """Variables of the baseline table beside the outcome."""
+    return [row["variable"] for row in result.metrics.get("baseline_table") or () if row["variable"] != "outcome"]
 
 
 def checklists(result: ReportableStudy, title: str) -> list[Filled]:
@@ -105,7 +109,7 @@ def model_card(result: ReportableStudy, kind: str, *, phantom: bool) -> Table:
             "Made from",
             "; ".join(f"{name}: {facts[name]}" for name in ("Cohort", "Feature sets") if name in facts) or UNKNOWN,
         ],
-        ["Sex, age and origin of the patients", "see Baseline" if result.metrics.get("baseline_table") else UNKNOWN],
+        ["Sex, age and origin of the patients", "see Baseline" if characteristics(result) else UNKNOWN],
         ["Prospective evidence", UNKNOWN],
         ["Certified as a medical device", "no"],
     ]

@@ -75,7 +75,8 @@ def _figures(result: ReportableStudy) -> Iterator[tuple[str, Figure, str]]:
         weights = {str(f["name"]): float(f["importance"]) for f in data.get("importance", {}).get(kind, ())}
         coefficients = {str(f["name"]): f.get("coefficient") for f in signatures[kind].get("features", ())}
         names = dict.fromkeys([*coefficients, *weights])
-        ranked = [(name, coefficients.get(name), weights.get(name)) for name in names]
+        said = style.term_name if kind == "combined" else str
+        ranked = [(said(name), coefficients.get(name), weights.get(name)) for name in names]
         if any(coefficient or weight for _, coefficient, weight in ranked):
             caption = f"{model_name(kind)}: coefficients per standard deviation (blue raises the risk, vermillion "
             caption += "lowers it). Importance: how far the log-odds move, on average over training patients, when "

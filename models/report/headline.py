@@ -7,7 +7,7 @@ import pandas as pd
 
 from models.recommendation import Recommendation, area, recommend
 from models.report.figure_data import ReportableStudy
-from models.report.style import MODELS, SIGNATURES, cohort_name, model_name, partitions_of
+from models.report.style import MODELS, SIGNATURES, cohort_name, model_name, partitions_of, sites_of
 
 ENOUGH_EVENTS = 100
 """Events, and non-events, an external validation wants before its figures are firm (Collins et al. 2016)."""
@@ -18,10 +18,9 @@ def patients_of(predictions: pd.DataFrame) -> str:
     said = []
     for partition in partitions_of(predictions):
         rows = predictions[predictions["partition"] == partition]
-        sites = rows["site"].nunique()
         events = int((rows["outcome"] == 1).sum())
         name = cohort_name(partition).partition(" (")[0]
-        said.append(f"{name}: {len(rows)} patients ({events} with the event) of {sites} site{'s' * (sites != 1)}")
+        said.append(f"{name}: {len(rows)} patients ({events} with the event), {sites_of(rows)}")
     return "; ".join(said) + "."
 
 

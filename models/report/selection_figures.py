@@ -74,7 +74,7 @@ def ranking(features: Sequence[tuple[str, float | None, float | None]], title: s
         ax.axvline(0, color=style.GREY, linewidth=0.8)
         ax.tick_params(axis="y", length=0, labelsize=7)
         ax.set(xlabel=label, ylim=(-0.6, len(listed) - 0.4))
-    names = [f"{f}\n{where}" if where else _short(style.term_name(f)) for f, where in parts]
+    names = [f"{f}\n{where}" if where else _short(f) for f, where in parts]
     axes[0].set_yticks(range(len(listed)), names)
     more = f" (the {MOST_FEATURES} largest of {len(features)})" if len(features) > MOST_FEATURES else ""
     figure.suptitle(title + more, fontsize=10, fontweight="bold")

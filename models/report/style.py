@@ -39,6 +39,8 @@ MODELS = {
 COLOURS = {"rad": BLUE, "dl": VERMILLION, "combined": GREEN, "clinical": PURPLE, "size": GREY}
 DASHES = {"rad": "-", "dl": (0, (5, 1.5)), "combined": (0, (7, 1.5, 1.5, 1.5)), "clinical": ":", "size": (0, (1, 1))}
 MARKERS = {"rad": "o", "dl": "s", "combined": "D", "clinical": "^", "size": "v"}
+NO_SITE = "unknown"
+"""The site of patients whose table names none (``models.study_tables.ONE_SITE``)."""
 SIGNATURES = ("rad", "dl", "combined")
 
 PARTITIONS = {
@@ -50,6 +52,9 @@ PARTITIONS = {
 SEQUENCES = {"ct": "CT", "t1_sag": "sagittal T1", "t2_sag": "sagittal T2", "t2_ax": "axial T2"}
 PHANTOM = "PHANTOM: made-up patients, no clinical result"
 """Stands in every figure of a phantom cohort, wherever the file is taken."""
+
+FULL_WIDTH = 10.2
+"""Inches of a figure that is as wide as the page."""
 
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
@@ -141,6 +146,12 @@ def partitions_of(predictions: pd.DataFrame) -> list[str]:
     return [name for name in PARTITIONS if name in there]
 
 
+def sites_of(rows: pd.DataFrame) -> str:
+    """Of how many sites patients are: 2 sites, or site unknown where no table names one."""
+    names = set(rows["site"])
+    return "site unknown" if names == {NO_SITE} else f"{len(names)} site{'s' * (len(names) != 1)}"
+
+
 def panels(columns: int, *, width: float = 3.5, height: float = 3.5, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of equal panels in inches, row by row."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -174,12 +185,17 @@ def save(figure: Figure, folder: Path, name: str, mark: str = "") -> str:
 
 
 def inline(svg: str, name: str) -> str:
-    """An SVG file as an element of an HTML page: no prologue, no metadata, no addresses, ids of its own."""
+    """An SVG file as an element of an HTML page: no prologue, no metadata, no addresses, ids of its own.
+
+    Three panels fill the page; what is narrower takes its share of it, so that letters have one size everywhere.
+    """
     svg = svg[svg.index("<svg") :]
+    points = re.search(r'<svg[^>]*? width="([\d.]+)pt"', svg)
+    share = min(100.0, 100 * float(points.group(1)) / (72 * FULL_WIDTH)) if points else 100.0
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-labelledby="{name}-caption" ', 1)
+    return svg.replace("<svg ", f'<svg role="img" style="max-width: {share:.0f}%" aria-labelledby="{name}-caption" ', 1)

@@ -50,11 +50,11 @@ def flow(steps: Sequence[FlowStep], predictions: pd.DataFrame) -> Figure:
     ax.plot([min(2.4, *spots), max(2.4, *spots)], [fork, fork], color=style.GREY, linewidth=1)
     for x, partition in zip(spots, partitions, strict=True):
         rows = predictions[predictions["partition"] == partition]
-        events, sites = int(rows["outcome"].sum()), rows["site"].nunique()
+        events = int(rows["outcome"].sum())
         text = f"{style.cohort_name(partition).partition(' (')[0]}\nn = {len(rows)}"
         # A locked test is not looked at: neither its outcomes nor its scores.
         text += "" if partition == Partition.LOCKED_TEST else f", events {events} ({100 * events / len(rows):.0f} %)"
-        text += f"\n{sites} site{'s' if sites != 1 else ''}"
+        text += f"\n{style.sites_of(rows)}"
         ax.annotate("", (x, foot + 0.33), (x, fork), arrowprops=_ARROW)
         _box(ax, x, foot, width, 0.66, text, face="#eaf3f8")
     return figure

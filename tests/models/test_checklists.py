@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,6 +61,9 @@ def test_each_verdict_follows_its_own_record() -> None:
     assert changed(title_says=records_of(study, "ASDeg study")["title_says"]) == {"TRIPOD+AI 1", "CLEAR 1"}
     assert changed(facts={}) == {"TRIPOD+AI 18f", "CLEAR 56", "METRICS 29"}
     assert changed(axes={}) == {"METRICS 23"}
+    only_outcome = {"baseline_table": [{"variable": "outcome"}]}  # every study has it; it describes no patient
+    nobody = records_of(replace(study, metrics=study.metrics | only_outcome), title)["baseline"]
+    assert changed(baseline=nobody) == {"TRIPOD+AI 16", "TRIPOD+AI 20b", "TRIPOD+AI 20c", "CLEAR 44"}
     assert changed(limits=[]) == {"TRIPOD+AI 26", "CLEAR 52"}
     without = {k: v for k, v in study.metrics.items() if k != "missing_values"}
     assert changed(metrics=without) == {"TRIPOD+AI 11", "CLEAR 29"}

@@ -291,6 +291,9 @@ def test_a_reader_finds_every_part(written, study):
     assert "Apparent AUC" in text
     assert "heavy-tailed" in text
     assert "External test: north" in text
+    widths = [float(share) for share in re.findall(r'<svg role="img" style="max-width: (\d+)%"', text)]
+    assert max(widths) == 100
+    assert min(widths) < 80  # what has fewer panels is no larger for it
     for patient in study.predictions["patient_id"]:
         assert patient not in text
 
