@@ -26,14 +26,15 @@ Policies = Mapping[str, MissingPolicy]
 def settle_missing(tables: StudyTables, policies: Policies) -> StudyTables:
     """The study without patients who lack what its settings ask of everybody; ``missing_values`` says who lacked what.
 
-    ``policies``: by column of the clinical table. Tables that were settled before come back as they are.
+    ``policies``: by variable, whatever its column is called beside other sources. Tables that were settled before
+    come back as they are.
     SettingsError for a policy of a column that is not there (or that nobody has), FeatureTableError where somebody
     lacks a variable that nobody may lack.
     """
     if tables.missing_values is not None:
         return tables
     clinical = pd.DataFrame(index=range(len(tables.patients))) if tables.clinical is None else tables.clinical
-    unknown = sorted(set(policies) - {str(name) for name in clinical.columns})
+    unknown = sorted(set(policies) - {_given(str(name)) for name in clinical.columns})
     if unknown:
         raise SettingsError(
             f"There is no clinical variable {', '.join(unknown)} here, or no patient has a value of it.",
@@ -45,17 +46,17 @@ def settle_missing(tables: StudyTables, policies: Policies) -> StudyTables:
     kept = np.ones(len(partition), dtype=np.bool_)
     rows = []
     for name in sorted(missing):
-        policy = policies.get(name)
+        policy = policies.get(_given(name))
         if policy == "refuse" and missing[name].any():
             raise FeatureTableError(
-                f"{_counted(partition[missing[name]])} lack {name}, and the settings refuse to go on without it.",
+                f"{_counted(partition[missing[name]])} lack {_given(name)}, and the settings refuse to go on so.",
                 action="Send the values, or declare another policy for it in missing_values.",
             )
         out = missing[name] & kept if policy == "complete" else np.zeros(len(kept), dtype=np.bool_)
         kept &= ~out
         rows.append(
             {
-                "variable": name,
+                "variable": _given(name),
                 "policy": policy,
                 "patients": dict(Counter(partition.tolist())),
                 "missing": dict(Counter(partition[missing[name]].tolist())),
@@ -109,9 +110,9 @@ def _only(tables: StudyTables, kept: NDArray[np.bool_], rows: list[dict[str, Any
         return None if table is None else table.loc[kept].reset_index(drop=True)
 
     lost, passed = tables.lost, tables.windows_passed
-    required = [name for name, policy in policies.items() if policy == "complete"]
     if lost is not None:  # who lacks it would not have been in the study with an outcome either
-        eligible = lost[[name for name in required if name in lost.columns]].notna().all(axis=1).to_numpy()
+        required = [name for name in lost.columns if policies.get(_given(str(name))) == "complete"]
+        eligible = lost[required].notna().all(axis=1).to_numpy()
         lost = lost.loc[eligible].reset_index(drop=True)
         passed = None if passed is None else passed[eligible]
     patients = tables.patients.loc[kept].reset_index(drop=True)

@@ -62,8 +62,7 @@ def run_study(
     for fixed in settings.classifiers.values():
         if fixed != AUTO:
             check_classifier(fixed)
-    tables = settle_missing(tables, settings.missing_values)
-    study, original = tables.with_distinct_names().in_order()
+    study, original = settle_missing(tables.with_distinct_names(), settings.missing_values).in_order()
     warnings = list(study.warnings)
     check_enough(study.outcome[study.rows(Partition.TRAINING)])
     spread = spread or OnCores(settings.n_jobs)

@@ -15,6 +15,7 @@ from models.clinical_columns import ClinicalColumns, ClinicalEncoder
 from models.combined import CombinedSignature
 from models.missing_values import settle_missing
 from models.study import run_study
+from models.study_patients import StudyPatients
 from models.study_result import StudyResult
 from models.study_tables import StudyTables
 from tests.models.study_fixtures import MemoryBlobs, small_settings, small_tables
@@ -80,6 +81,21 @@ def test_who_lacks_a_variable_is_left_out_and_counted_or_the_run_says_why_not() 
     with pytest.raises(ValueError, match="missing_values"):
         small_settings(missing_values={"age": "guess"})
     assert small_settings(missing_values={"age": "complete"}).hash() != small_settings().hash()
+
+
+def test_a_policy_finds_its_variable_whatever_it_is_called_beside_other_sources() -> None:
+    study = gappy()
+    assert study.radiomics is not None
+    shared = replace(study, radiomics=study.radiomics.assign(age=1.0), lost=study.clinical).with_distinct_names()
+    settled = settle_missing(shared, {"age": "complete"})
+    assert settled.flow == {"cases": 120, "lacks age": 5}
+    assert settled.lost is not None
+    assert len(settled.lost) == 115
+    patients = StudyPatients.from_tables(settled, settled.radiomics, {"age": "complete"})
+    assert patients.clinical is not None
+    assert [variable.name for variable in patients.clinical.required] == ["clinical:age"]
+    with pytest.raises(FeatureTableError, match="columns of the same name"):
+        run(replace(study, clinical=study.clinical.set_axis(["age"] * 6, axis=1)))  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module")
