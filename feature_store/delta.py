@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -21,7 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from feature_store.errors import StoreError
 from feature_store.files import DataFiles, Fragments, Where, expression, listed, reading, values_of
-from feature_store.folder_log import ROW_GROUP, FolderLog, LogState, NumberTaken, UnknownLog, in_order
+from feature_store.folder_log import KINDS, ROW_GROUP, FolderLog, LogState, NumberTaken, UnknownLog, in_order
 from feature_store.location import Location
 from feature_store.schemas import TableSchema
 
@@ -29,7 +30,8 @@ CHECKPOINT_EVERY = 20  # commits of the library; a reader replays at most this m
 CHECKPOINT_FOLDER_EVERY = 100  # commits in a folder, where a replayed file costs a reader 50 µs
 COMMIT_RETRIES = 1000  # appends never contradict each other, so a writer only waits for its turn
 FOLDER = "tables"
-SORTED_FILE_BYTES = 64 * 1024**2
+SORTED_FILE_BYTES = 16 * 1024**2
+"""A look for one patient opens one file, whose footer grows with it."""
 QUARTER = 4
 """Files are left alone while those that are new amount to less than one in so many of their bytes."""
 
@@ -49,8 +51,7 @@ class DeltaLog:
         self._handle: Any = None
         self._files: tuple[int, DataFiles] | None = None
         self._fragments: Fragments | None = None
-        folder = location.folder
-        self._folder = None if folder is None else FolderLog(folder.joinpath(FOLDER, schema.name), schema)
+        self._folder = None if location.folder is None else FolderLog(self._uri, schema)
         self._state: LogState | None = None
 
     @property
@@ -156,17 +157,19 @@ class DeltaLog:
         return count
 
     def tidy(self, too_many: int) -> int:
-        """Put small files together, sorted by patient, where a site has ``too_many`` more than its bytes ask for.
+        """Put files together, sorted by patient, where a look for one patient has more than ``too_many`` to open.
 
-        Large files are left alone until the small ones amount to a QUARTER of them, so that doing this often costs
-        little. Files are cut at SORTED_FILE_BYTES and hold row groups of ROW_GROUP rows: a look for one
+        Large files, sorted once, are left alone until the small ones amount to a QUARTER of them, so that doing this
+        often costs little. Files are cut at SORTED_FILE_BYTES and hold row groups of ROW_GROUP rows: a look for one
         patient opens one file and reads one group. Rows stay as they are, and readers and writers go on
         meanwhile. Returns how many files went.
         """
         files = self.files()
         gone = 0
-        for site, (count, size) in ({} if files is None else files.by_site()).items():
-            if count <= size // SORTED_FILE_BYTES + too_many:
+        if files is None:
+            return gone
+        for site, (count, size) in files.by_site().items():
+            if count <= size // SORTED_FILE_BYTES + too_many and deepest(_of_site(files.listing, site)) <= too_many:
                 continue
             if self._folder is not None and self._state is not None and set(self.schema.arrow().names) >= self._columns:
                 gone += self._tidy_folder(site)
@@ -184,10 +187,7 @@ class DeltaLog:
             if self._folder is None or state is None:
                 return 0
             files = DataFiles(state.files, self.schema.arrow(), self._shared_fragments())
-        here = files.listing
-        if site is not None:
-            here = here.filter(pc.equal(here["partition.site"], site))
-        here = _worth_rewriting(here)
+        here = _worth_rewriting(_of_site(files.listing, site))
         if len(here) < 2:
             return 0
         try:
@@ -287,6 +287,8 @@ class DeltaLog:
                 handle = self._refreshed()
                 if handle is not None:
                     handle.create_checkpoint()
+                if (state := self._read()) is not None and self._folder is not None:
+                    self._folder.keep(state)
             except (DeltaError, OSError):  # the rows are committed: the next one who comes by tries again
                 self._forget()
 
@@ -341,10 +343,31 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def _of_site(listing: pa.Table, site: str | None) -> pa.Table:
+    return listing if site is None else listing.filter(pc.equal(listing["partition.site"], site))
+
+
+def deepest(listing: pa.Table) -> int:
+    """The most files that may hold one patient's rows of one feature set; 1 where there are no patients."""
+    if "min.patient_id" not in listing.column_names or not len(listing):
+        return 1
+    names = [*(kind for kind in KINDS if f"min.{kind}" in listing.column_names), "patient_id"]
+    lows, highs = (
+        list(zip(*(listing[f"{which}.{name}"].to_pylist() for name in names), strict=True)) for which in ("min", "max")
+    )
+    if any(None in bounds for bounds in (*lows, *highs)):
+        return len(listing)
+    edges = sorted([(low, 0) for low in lows] + [(high, 1) for high in highs])  # a file begins before one ends
+    return int(np.cumsum([1 - 2 * end for _, end in edges]).max())
+
+
 def _worth_rewriting(listing: pa.Table) -> pa.Table:
     """Of one site's files, the small ones up to some that are much larger than all before them; or every one."""
     by_size = listing.sort_by("size_bytes")
     sizes = by_size["size_bytes"].to_pylist()
+    large = by_size.filter(pc.greater(by_size["size_bytes"], SORTED_FILE_BYTES // 2))
+    if deepest(large) > 2:  # two share the patient at whom files were cut; more have never been sorted together
+        return listing
     count = total = 0
     for size in sizes:
         if size * 2 > SORTED_FILE_BYTES or (count > 1 and size > total * QUARTER):
@@ -354,9 +377,14 @@ def _worth_rewriting(listing: pa.Table) -> pa.Table:
 
 
 def _cut(rows: pa.Table, schema: TableSchema, size: int) -> Iterator[pa.Table]:
-    """The rows in order, cut into files; a patient's rows of one feature set stay together."""
-    order = in_order(rows, schema)
-    cuts = max(1, round(size / SORTED_FILE_BYTES))
-    each = -(-len(rows) // cuts)
-    for start in range(0, len(rows), each):
-        yield rows.take(order.slice(start, each))
+    """The rows in order, cut into files; each holds one feature set or encoder, and whole patients but for its ends."""
+    ordered = rows.take(in_order(rows, schema))
+    kinds = [kind for kind in KINDS if kind in schema.key[1:]]
+    parts = [ordered]
+    for kind in kinds:
+        parts = [part.filter(pc.equal(part[kind], one)) for part in parts for one in pc.unique(part[kind])]
+    for part in parts:
+        cuts = max(1, round(size * len(part) / len(rows) / SORTED_FILE_BYTES))
+        each = -(-len(part) // cuts)
+        for start in range(0, len(part), each):
+            yield part.slice(start, each)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
@@ -126,10 +127,10 @@ class DataFiles:
             kept = kept.filter(pc.fill_null(pc.greater(kept[f"max.{above[0]}"], above[1]), True))
         found = list(self._fragments.dataset(kept, self._schema).get_fragments())
         sites = kept["partition.site"].to_pylist()
-        matching = expression({c: v for c, v in (where or {}).items() if c in self._bounded()})
+        matching = expression({c: v for c, v in (where or {}).items() if c in self._bounded})
         if matching is not None:
             with reading():
-                found = [fragment.subset(matching, schema=self._schema) for fragment in found]
+                found = [f if f.num_row_groups == 1 else f.subset(matching, schema=self._schema) for f in found]
         return list(zip(found, sites, strict=True))
 
     @property
@@ -142,29 +143,22 @@ class DataFiles:
         kept = self.listing
         for column, value in (where or {}).items():
             values = values_of(value)
-            if column == "site" and column not in self._bounded():
+            if column == "site" and column not in self._bounded:
                 kept = kept.filter(pc.is_in(kept["partition.site"], value_set=pa.array(values, pa.string())))
-            elif column in self._bounded() and None not in values:  # nothing is known of nulls
+            elif column in self._bounded and None not in values:  # nothing is known of nulls
                 kept = _overlapping(kept, column, sorted(values))
         return kept
 
-    def _bounded(self) -> set[str]:
-        return {name[4:] for name in self.listing.column_names if name.startswith("min.")}
+    @cached_property
+    def _bounded(self) -> frozenset[str]:
+        return frozenset(name[4:] for name in self.listing.column_names if name.startswith("min."))
 
 
 def _overlapping(listing: pa.Table, column: str, values: list[Any]) -> pa.Table:
     """Rows of ``listing`` in whose bounds one of the sorted ``values`` lies, or whose bounds are not known."""
-    low, high = listing[f"min.{column}"], listing[f"max.{column}"]
-    unknown = pc.or_(low.is_null(), high.is_null())
-    if not values:
-        return listing.filter(unknown)
-    around = pc.and_(pc.less_equal(low, values[-1]), pc.greater_equal(high, values[0]))
-    kept = listing.filter(pc.or_(unknown, pc.fill_null(around, False)))
-    if len(values) == 1 or not len(kept):
-        return kept
-    bounds = zip(kept[f"min.{column}"].to_pylist(), kept[f"max.{column}"].to_pylist(), strict=True)
-    within = [a is None or b is None or bisect_left(values, a) < bisect_right(values, b) for a, b in bounds]
-    return kept.filter(pa.array(within, pa.bool_()))
+    bounds = zip(listing[f"min.{column}"].to_pylist(), listing[f"max.{column}"].to_pylist(), strict=True)
+    kept = [a is None or b is None or bisect_left(values, a) < bisect_right(values, b) for a, b in bounds]
+    return listing if all(kept) else listing.filter(pa.array(kept, pa.bool_()))
 
 
 def values_of(value: Any) -> list[Any]:

@@ -243,16 +243,19 @@ def _current(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Table:
 
 def _after_surgery(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Table:
     """Case and sequence of the images that were made after the surgery."""
-    series = view.table("series", [*CASE_COLUMNS, "sequence", "days_from_index"], _where(cases))
-    return series.filter(pc.greater(series["days_from_index"], 0))
+    heads = view.heads("series", _where(cases), also=["days_from_index"])
+    if heads is None:
+        return _rows((*CASE_COLUMNS, "sequence"), [])
+    return heads.keys.filter(pc.greater(heads.keys["days_from_index"], 0))
 
 
 def _feature_names(view: Snapshot, ids: Sequence[str]) -> dict[str, tuple[TableSchema, list[str]]]:
     known: dict[str, tuple[TableSchema, list[str]]] = {}
     for row in view.table("feature_sets", ["feature_set", "feature_names"], {"feature_set": list(ids)}).to_pylist():
         known[row["feature_set"]] = (RADIOMICS, row["feature_names"])
-    for row in view.table("encoders", ["encoder", "dimension"], {"encoder": list(ids)}).to_pylist():
-        known[row["encoder"]] = (EMBEDDINGS, [f"{i:03d}" for i in range(row["dimension"])])
+    if encoders := [name for name in ids if name not in known]:
+        for row in view.table("encoders", ["encoder", "dimension"], {"encoder": encoders}).to_pylist():
+            known[row["encoder"]] = (EMBEDDINGS, [f"{i:03d}" for i in range(row["dimension"])])
     if missing := sorted(set(ids) - set(known)):
         raise FeaturesMissing(
             f"Nothing had been extracted with {', '.join(missing)} as of push {view.sequence}.",

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from feature_store.files import reading
@@ -104,7 +105,8 @@ class RowGroups:
         """A file of the table; for one thread at a time."""
         fragment = self._files[file]
         source = fragment.filesystem.open_input_file(fragment.path)
-        return pq.ParquetFile(source, metadata=fragment.metadata, pre_buffer=True)
+        near = isinstance(getattr(fragment.filesystem, "base_fs", None), pafs.LocalFileSystem)
+        return pq.ParquetFile(source, metadata=fragment.metadata, pre_buffer=not near)  # a file is read without threads
 
 
 def ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -56,12 +57,16 @@ class TableSchema:
         """Tables whose key starts with the site are partitioned by it: writers of two sites never meet."""
         return self.key[0] == "site"
 
-    @property
+    @cached_property
     def column_names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
     def arrow(self) -> pa.Schema:
         """As stored: the declared columns, then ``push_id``, ``row_hash`` and ``withdrawn``."""
+        return self._arrow
+
+    @cached_property
+    def _arrow(self) -> pa.Schema:
         declared = [pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns]
         hashed = pa.field("row_hash", STRING, nullable=False)
         if "push_id" in self.column_names:  # the pushes themselves are never withdrawn

@@ -19,6 +19,9 @@ from feature_store.files import DataFiles, Where, expression, reading
 from feature_store.heads import Heads, changes, visible
 from feature_store.schemas import TABLES, TableSchema
 
+WIDE = "values"
+"""Column of hundreds of numbers a row."""
+
 
 class Snapshot:
     """What the store held after push ``sequence``."""
@@ -54,14 +57,16 @@ class Snapshot:
             return _matching(self.pushes, schema, where, wanted)
         later = {column: value for column, value in where.items() if column not in schema.key}
         read = list(dict.fromkeys([*wanted, *later]))
-        heads = self.heads(name, {c: v for c, v in where.items() if c in schema.key})
         arrow = pa.schema([schema.arrow().field(column) for column in _known(schema, read)])
+        # values are read of the newest rows only; all else at once with the keys
+        also = [] if WIDE in read else [column for column in read if column not in (*schema.key, "push_id")]
+        heads = self.heads(name, {c: v for c, v in where.items() if c in schema.key}, also)
         if heads is None:
             found = arrow.empty_table()
-        elif set(read) <= set(heads.keys.column_names):
-            found = heads.keys.select(read).cast(arrow)
-        else:
+        elif WIDE in read:
             found = heads.table(read).cast(arrow)
+        else:
+            found = heads.keys.select(read).cast(arrow)
         return _matching(found, schema, later, wanted)
 
     def heads(self, name: str, where: Where | None = None, also: Sequence[str] = ()) -> Heads | None:

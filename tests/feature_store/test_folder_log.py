@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from feature_store import folder_log
-from feature_store.delta import DeltaLog, TransactionTaken
+from feature_store import delta, folder_log
+from feature_store.delta import DeltaLog, TransactionTaken, deepest
 from feature_store.location import Location
 from feature_store.schemas import PUSHES
 from feature_store.store import FeatureStore
@@ -146,3 +146,49 @@ def test_a_commit_says_who_made_it_and_no_draft_is_left(store: FeatureStore) -> 
     assert json.loads(said[1]["add"]["stats"])["maxValues"]["patient_id"] == "p0"
     assert set(json.loads(said[1]["add"]["stats"])["minValues"]) == {"patient_id", "case_id", "push_id"}
     assert not list(log.glob("*.tmp"))
+
+
+def test_a_kept_listing_is_the_checkpoint_and_gives_way_to_what_is_newer(store: FeatureStore) -> None:
+    push(store, *(f"p{i}" for i in range(6)), site="ä/b")
+    store.log("clinical").tidy(0)
+    kept = folder(store) / "_delta_log" / folder_log.KEPT
+    log = folder_log.FolderLog(str(folder(store)), store.log("clinical").schema)
+    by_kept = log.read(None)
+    whole = kept.read_bytes()
+    kept.unlink()
+    by_checkpoint = log.read(None)
+    assert by_kept is not None
+    assert by_kept == by_checkpoint  # files, numbers, columns, version
+    push(store, "later")
+    kept.write_bytes(whole)
+    assert by_us(FeatureStore.open(store.uri)) == by_library(store)  # and what came after it
+    DeltaTable(folder(store)).create_checkpoint()
+    assert by_us(FeatureStore.open(store.uri)) == by_library(store)  # older than the checkpoint: left aside
+    for broken in (b"", whole[: len(whole) // 2], b"rubbish"):
+        kept.write_bytes(broken)
+        assert by_us(FeatureStore.open(store.uri)) == by_library(store)
+
+
+def test_large_files_that_were_never_sorted_together_are(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look for one patient would open each of them; those that were sorted once are left alone."""
+    monkeypatch.setattr(delta, "SORTED_FILE_BYTES", 2000)
+    for push_number in range(5):
+        rows = [case(f"p{i:02d}{push_number}")["clinical"][0] for i in range(40)]
+        store.push({"clinical": rows}, kind="case", source="a")
+    assert deepest(store.log("clinical").files().listing) == 5  # type: ignore[union-attr]
+    before = by_library(store)
+    assert store.log("clinical").tidy(3) == 5
+    assert deepest(store.log("clinical").files().listing) <= 2  # type: ignore[union-attr]
+    assert by_us(store) == by_library(store) == before
+    assert store.log("clinical").tidy(3) == 0
+
+
+def test_depth_is_of_one_patient_of_one_kind() -> None:
+    def listing(*bounds: tuple[str | None, str | None, str, str]) -> pa.Table:
+        names = ("min.feature_set", "max.feature_set", "min.patient_id", "max.patient_id")
+        return pa.table([pa.array(column, pa.string()) for column in zip(*bounds, strict=True)], names=names)
+
+    assert deepest(listing(("x", "x", "a", "m"), ("x", "x", "n", "z"), ("y", "y", "a", "z"))) == 1
+    assert deepest(listing(("x", "x", "a", "m"), ("x", "x", "m", "z"), ("x", "x", "b", "b"))) == 2
+    assert deepest(listing(("x", "y", "a", "z"), ("x", "x", "b", "c"), ("y", "y", "b", "c"))) == 2
+    assert deepest(listing((None, None, "a", "b"), ("x", "x", "y", "z"))) == 2  # nothing is known of the first
