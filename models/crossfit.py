@@ -133,11 +133,11 @@ def crossfit(
         inner_aucs[o] = inner_auc
         point = _choose(inner_auc, inner_sd, plan, plan.n_folds - 1)
         inside = scores.inner[o, point, ~held]
-        scale = fit_scale(inside, plan.y[~held])
+        scale = fit_scale(inside, plan.y[~held], plan.folds[~held])
         inner_logits[o, ~held] = scale(inside)
         logits[held] = scale(scores.outer[point, held])
         choices[plan.points[point].classifier] += 1
-    final_scale = fit_scale(scores.plain[best], plan.y)
+    final_scale = fit_scale(scores.plain[best], plan.y, plan.folds)
     return CrossFit(
         table=_table(cv_auc, cv_sd, plan),
         chosen=plan.points[best],

@@ -69,31 +69,86 @@ def calibration_intercept_ci(y: ArrayLike, p: ArrayLike, level: float = 0.95) ->
     return None if fit is None else _wald(*fit, level)
 
 
-def fit_platt(scores: ArrayLike, y: ArrayLike, *, slope_sd: float | None = None) -> tuple[float, float]:
+def fit_platt(scores: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     """Platt's scaling: (a, b) such that expit(a * score + b) is the probability of an event.
 
     ``scores`` (n,) on any scale (log odds, margins), ``y`` (n,). Maximum likelihood against Platt's smoothed
     targets (1999), (N+ + 1) / (N+ + 2) and 1 / (N- + 2), which keep a and b finite when the scores separate the
     classes; Newton's method with backtracking as in Lin, Lin and Weng (2007). Scores that are all equal give
-    a = 0: everybody gets the smoothed prevalence. ``slope_sd``: a normal prior of this spread around 1 on a, for
-    scores that are log odds already and need a correction only as far as the patients can tell one.
+    a = 0: everybody gets the smoothed prevalence.
     """
-    events = outcomes(y)
-    x = numbers(scores, events)
-    if not events.size:
-        raise TooFewPatients("No patients.", action="Platt's scaling needs patients with outcomes.")
-    if not np.isfinite(x).all():
-        raise UsageError("Scores must be finite.", action="Pass log odds or margins, not probabilities of 0 and 1.")
+    events, x = _scored(scores, y)
     m = int(events.sum())
     n = events.size - m
     target = np.where(events, (m + 1) / (m + 2), 1 / (n + 2))
-    spread = float(x.std())
-    if spread == 0 or np.ptp(x) <= 1e-12 * float(np.abs(x).max()):
+    if _constant(x):
         mean = float(target.mean())
         return 0.0, float(np.log(mean / (1 - mean)))
-    # Fitted on standardised scores, so that a scale of 1e6 or 1e-6 costs no digits, then turned back.
-    centre = float(x.mean())
-    pull = None if slope_sd is None else (spread, 1 / (slope_sd * spread) ** 2)
+    return _line(x, target)
+
+
+def fit_near_one(scores: ArrayLike, y: ArrayLike, sd: float) -> tuple[float, float]:
+    """(a, b) as of :func:`fit_platt`, by the likelihood and a normal prior of this ``sd`` around 1 on a.
+
+    For scores that are log odds already and need a correction only as far as the patients can tell one.
+    """
+    events, x = _scored(scores, y)
+    if _constant(x) or events.all() or not events.any():
+        return fit_platt(scores, y)
+    return _line(x, events.astype(np.float64), sd)
+
+
+def pairwise_slope(scores: ArrayLike, y: ArrayLike, strata: ArrayLike) -> float | None:
+    """Slope of the log odds on the score, by pairs of an event and a non-event of the same stratum.
+
+    Of such a pair, given that one of the two is the event, it is the one with the higher score with probability
+    expit(a × difference): the conditional likelihood, in which what tells strata apart drops out; maximised as if
+    pairs were independent (Liang 1987, consistent). ``strata`` (n,). None where the pairs have no finite maximum:
+    none is there, all differ by nothing, or all are ordered the same way.
+    """
+    events, x = _scored(scores, y)
+    groups = np.asarray(strata)
+    differences = np.concatenate(
+        [
+            np.zeros(0),
+            *(
+                np.subtract.outer(*(x[(groups == g) & e] for e in (events, ~events))).ravel()
+                for g in set(groups.tolist())
+            ),
+        ]
+    )
+    spread = float(np.sqrt((differences**2).mean())) if differences.size else 0.0
+    if spread == 0 or (differences >= 0).all() or (differences <= 0).all():
+        return None
+    beta, _ = _newton((differences / spread)[:, None], np.ones_like(differences), np.zeros_like(differences))
+    return float(beta[0]) / spread
+
+
+def intercept_beside(scores: ArrayLike, y: ArrayLike, slope: float) -> float:
+    """b of the likelihood where a is given; both classes must be there."""
+    events, x = _scored(scores, y)
+    beta, _ = _newton(np.ones((x.size, 1)), events.astype(np.float64), slope * x)
+    return float(beta[0])
+
+
+def _scored(scores: ArrayLike, y: ArrayLike) -> tuple[BoolArray, FloatArray]:
+    events = outcomes(y)
+    x = numbers(scores, events)
+    if not events.size:
+        raise TooFewPatients("No patients.", action="A scale needs patients with outcomes.")
+    if not np.isfinite(x).all():
+        raise UsageError("Scores must be finite.", action="Pass log odds or margins, not probabilities of 0 and 1.")
+    return events, x
+
+
+def _constant(x: FloatArray) -> bool:
+    return float(x.std()) == 0 or float(np.ptp(x)) <= 1e-12 * float(np.abs(x).max())
+
+
+def _line(x: FloatArray, target: FloatArray, sd: float | None = None) -> tuple[float, float]:
+    """Fitted on standardised scores, so that a scale of 1e6 or 1e-6 costs no digits, then turned back."""
+    spread, centre = float(x.std()), float(x.mean())
+    pull = None if sd is None else (spread, 1 / (sd * spread) ** 2)
     beta, _ = _newton(np.column_stack([(x - centre) / spread, np.ones_like(x)]), target, np.zeros_like(x), pull)
     a = float(beta[0]) / spread
     return a, float(beta[1]) - a * centre

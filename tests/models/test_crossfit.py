@@ -77,7 +77,7 @@ def test_equals_nested_cross_validation_done_the_long_way(training: TrainingPati
         limit = max(mean_aucs) - errors[int(np.argmax(mean_aucs))] - 1e-12
         tied = [p.classifier for p, a in zip(POINTS, mean_aucs, strict=True) if a >= limit]
         best = max((i for i, p in enumerate(POINTS) if p.classifier == tied[0]), key=lambda i: (mean_aucs[i], -i))
-        scale = fit_scale(inner[best][~outer], y[~outer])
+        scale = fit_scale(inner[best][~outer], y[~outer], plan.folds[~outer])
         logits[outer] = scale(scores(POINTS[best], ~outer, outer))
         np.testing.assert_allclose(found.inner_auc[o], mean_aucs, atol=1e-12)
         np.testing.assert_allclose(found.inner_logits[o, ~outer], scale(inner[best][~outer]), atol=1e-10)
@@ -154,10 +154,11 @@ def test_noise_is_not_flattered() -> None:
 def test_scales_keep_the_ranking_even_where_it_is_wrong_by_chance() -> None:
     y = np.arange(40) % 2
     scores = -y + 0.1 * np.arange(40)
-    scale = fit_scale(scores, y)
+    folds = np.arange(40) // 10
+    scale = fit_scale(scores, y, folds)
     assert scale.flat
     assert (np.argsort(scale(scores)) == np.argsort(scores)).all()
-    informative = fit_scale(y + 0.3 * np.sin(np.arange(40.0)), y)
+    informative = fit_scale(y + 0.6 * np.sin(np.arange(40.0)), y, folds)
     assert not informative.flat
     calibration = fit_calibration(scale(scores), y)
     assert calibration.slope > 0
@@ -180,6 +181,6 @@ def test_a_scale_carries_no_prevalence() -> None:
     for share in (0.2, 0.8):
         y = (rng.random(4000) < share).astype(np.int64)
         scores = y + rng.normal(size=4000)  # d' = 1: log-odds beyond the prevalence = score - 1/2
-        scale = fit_scale(scores, y)
+        scale = fit_scale(scores, y, np.arange(4000) % 10)
         assert scale.slope == pytest.approx(1.0, abs=0.15)
         assert scale.intercept == pytest.approx(-0.5, abs=0.15)

@@ -10,6 +10,7 @@ from scipy.special import expit
 from scipy.stats import chi2
 from sklearn.calibration import _SigmoidCalibration
 from sklearn.metrics import brier_score_loss, cohen_kappa_score, f1_score, roc_curve
+from statsmodels.discrete.conditional_models import ConditionalLogit
 from statsmodels.nonparametric.smoothers_lowess import lowess
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.inter_rater import cohens_kappa
@@ -125,25 +126,59 @@ def test_platt_equals_scikit_learn(cohort):
     assert (a, b) == pytest.approx((-theirs.a_, -theirs.b_), abs=2e-3)
 
 
-def test_a_prior_draws_platts_slope_towards_one():
+def test_a_prior_draws_the_slope_towards_one():
     """The penalised maximum, found by a general optimiser; with many patients the prior is outweighed."""
     rng = np.random.default_rng(8)
     x = 2.0 * rng.normal(size=60)
     y = (rng.random(60) < expit(0.4 * x - 0.3)).astype(int)
-    m, n = y.sum(), (1 - y).sum()
-    target = np.where(y == 1, (m + 1) / (m + 2), 1 / (n + 2))
 
-    def loss(ab):
+    def loss(ab, sd):
         eta = ab[0] * x + ab[1]
-        return (np.logaddexp(0, eta) - target * eta).sum() + ((ab[0] - 1) / 0.25) ** 2 / 2
+        return (np.logaddexp(0, eta) - y * eta).sum() + ((ab[0] - 1) / sd) ** 2 / 2
 
-    best = minimize(loss, [1.0, 0.0], method="BFGS", options={"gtol": 1e-9}).x
-    assert calibration.fit_platt(x, y, slope_sd=0.25) == pytest.approx(best, abs=1e-6)
-    free = calibration.fit_platt(x, y)[0]
-    assert free < best[0] < 1
-    assert calibration.fit_platt(x, y, slope_sd=1e6)[0] == pytest.approx(free, abs=1e-6)
-    many = np.tile(x, 200), np.tile(y, 200)
-    assert calibration.fit_platt(*many, slope_sd=0.25)[0] == pytest.approx(calibration.fit_platt(*many)[0], abs=0.01)
+    def best(sd):
+        return minimize(loss, [1.0, 0.0], args=(sd,), method="BFGS", options={"gtol": 1e-9}).x
+
+    for sd in (0.25, 1e6):
+        assert calibration.fit_near_one(x, y, sd) == pytest.approx(best(sd), abs=1e-5)
+    free = best(1e6)[0]
+    assert free < best(0.25)[0] < 1
+    assert calibration.fit_near_one(np.tile(x, 200), np.tile(y, 200), 0.25)[0] == pytest.approx(free, abs=0.01)
+    separated = calibration.fit_near_one(np.arange(20.0), np.arange(20) >= 8, 0.1)
+    assert separated[0] == pytest.approx(1, abs=0.1)
+
+
+def test_a_slope_of_pairs_is_the_conditional_likelihood_of_one_pair_a_stratum():
+    """Against statsmodels, where a stratum is a pair; what shifts a whole stratum tells nothing."""
+    rng = np.random.default_rng(3)
+    pairs = 400
+    x = rng.normal(size=(pairs, 2))
+    second = rng.random(pairs) < expit(1.3 * (x[:, 1] - x[:, 0]))
+    y = np.column_stack([~second, second]).astype(int)
+    strata = np.repeat(np.arange(pairs), 2)
+    theirs = ConditionalLogit(y.ravel(), x.ravel()[:, None], groups=strata).fit(disp=0).params[0]
+    assert calibration.pairwise_slope(x.ravel(), y.ravel(), strata) == pytest.approx(theirs, rel=1e-5)
+    shifted = (x + 100 * rng.normal(size=(pairs, 1))).ravel()
+    assert calibration.pairwise_slope(shifted, y.ravel(), strata) == pytest.approx(theirs, rel=1e-5)
+
+
+def test_a_slope_of_pairs_finds_the_true_one_in_folds():
+    rng = np.random.default_rng(4)
+    folds, x = np.arange(20_000) % 20, rng.normal(size=20_000)
+    shift = rng.normal(size=20)[folds]
+    y = rng.random(20_000) < expit(0.8 * x + shift)
+    assert calibration.pairwise_slope(x, y, folds) == pytest.approx(0.8, abs=0.05)
+    slope = 0.8
+    intercept = calibration.intercept_beside(x, y, slope)
+    assert expit(slope * x + intercept).mean() == pytest.approx(y.mean(), abs=1e-9)
+
+
+def test_a_slope_of_pairs_that_does_not_exist_is_none():
+    y, folds = np.arange(8) % 2, np.arange(8) // 4
+    assert calibration.pairwise_slope(y + 0.1 * np.arange(8), y, folds) is None  # all one way
+    assert calibration.pairwise_slope(-1.0 * y, y, folds) is None
+    assert calibration.pairwise_slope(np.ones(8), y, folds) is None
+    assert calibration.pairwise_slope(np.arange(8.0), y, np.arange(8)) is None  # nobody to compare with
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
