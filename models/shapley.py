@@ -86,6 +86,23 @@ def shap_record(
     return record, drawn
 
 
+@dataclass(frozen=True)
+class _Others:
+    """What shap asks of a masker: inputs that are not known come from each patient ``places`` (b, m) in turn.
+
+    Its own does the same after seconds of compiling in every process.
+    """
+
+    places: Floats
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.places.shape
+
+    def __call__(self, known: NDArray[np.bool_], patient: Floats) -> Floats:
+        return np.where(known, patient, self.places)
+
+
 def explain(signature: CombinedSignature, x: Floats, background: Floats, seed: int = 0) -> Explanation:
     """Shapley values of patients ``x`` (n, d) against ``background`` (b, d), both before the stack's z-scores.
 
@@ -107,7 +124,7 @@ def explain(signature: CombinedSignature, x: Floats, background: Floats, seed: i
     def places(first: int, n: int) -> Floats:
         return np.repeat(np.arange(first, first + n, dtype=np.float64)[:, None], len(groups), axis=1)
 
-    masker = shap.maskers.Independent(places(0, len(background)), max_samples=len(background))
+    masker = _Others(places(0, len(background)))
     exact = len(groups) <= MOST_EXACT
     if exact:
         explainer = shap.explainers.Exact(log_odds, masker)
