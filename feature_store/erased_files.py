@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import re
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +25,11 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from feature_store.delta import DeltaLog
+from feature_store.erased_log import LOG, Commits
+from feature_store.folder_log import KEPT
 
-LOG = "_delta_log"
 COMMIT = re.compile(r"^[0-9]{20}\.json$")
 CHECKPOINT = re.compile(r"^(?P<version>[0-9]{20})\.checkpoint.*\.parquet$")
-PLANNED = "predicate"
-"""In a commit's description: the condition of a deletion, which names the patient."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,10 @@ class Wanted:
         return self.text in [
             said.get(which, {}).get(name) for which in ("minValues", "maxValues") for name in self.columns
         ]
+
+    def listed(self, row: dict[str, Any]) -> bool:
+        """Whether the bounds of a listed file have it."""
+        return self.text in [row.get(f"{which}.{name}") for which in ("min", "max") for name in self.columns]
 
 
 @dataclass
@@ -107,7 +109,7 @@ def site_of(path: str) -> str:
     return bytes.fromhex(name[1:]).decode(errors="ignore") if name.startswith("~") else name
 
 
-def clean(log: DeltaLog, wanted: Wanted, grace_s: float) -> Cleaned:
+def clean(log: DeltaLog, wanted: Wanted, grace_s: float, commits: Commits) -> Cleaned:
     """Leave no file and no line of the log that has what is ``wanted``; its rows must be deleted already."""
     done = Cleaned()
     files = log.filesystem
@@ -115,8 +117,13 @@ def clean(log: DeltaLog, wanted: Wanted, grace_s: float) -> Cleaned:
     strays = list(stray_files(log))
     newest = log.files()
     current = set() if newest is None else set(newest.listing["path"].to_pylist())
-    added = _strike_out(files, current, done)
+    added: set[str] = set()
+    for info in _listing(files, LOG):
+        if COMMIT.match(info.path.rsplit("/", 1)[-1]):
+            added |= commits.of(info.path).added
+            done.log_files_struck += commits.strike_out(info.path, current)
     _drop_old_checkpoints(files, done)
+    _delete(files, f"{LOG}/{KEPT}")  # the next checkpoint brings it back
     _drop_drafts(files, wanted, grace_s, done)
     for path, written in strays:
         rows = read_stray(log, path, wanted.read)
@@ -131,7 +138,7 @@ def clean(log: DeltaLog, wanted: Wanted, grace_s: float) -> Cleaned:
     return done
 
 
-def traces(log: DeltaLog, wanted: Wanted) -> list[str]:
+def traces(log: DeltaLog, wanted: Wanted, commits: Commits) -> list[str]:
     """Where there is still something of what is ``wanted``: in rows, in files that are no longer the table's (or
     cannot be read), in the bounds that the log keeps of these, in drafts of commits. Names of files."""
     files, newest, found = log.filesystem, log.files(), []
@@ -148,11 +155,11 @@ def traces(log: DeltaLog, wanted: Wanted) -> list[str]:
     for info in _listing(files, LOG):
         name = info.path.rsplit("/", 1)[-1]
         if CHECKPOINT.match(name):
-            adds = read_stray(log, info.path, ["add"])
-            cells = [] if adds is None else adds["add"].drop_null().to_pylist()
-            has = any(wanted.bounds(cell.get("stats")) for cell in cells if unquote(cell["path"]) not in current)
+            has = any(map(wanted.bounds, _bounds_of_gone(log, info.path, current)))
+        elif name == KEPT:
+            has = any(row["path"] not in current and wanted.listed(row) for row in _kept_rows(files, info.path))
         elif COMMIT.match(name):
-            has = any(_line_has(line, wanted, current) for line in _lines(files, info.path))
+            has = commits.of(info.path).has(current)
         else:
             has = name != "_last_checkpoint" and not _harmless(files, info.path, wanted)
         if has:
@@ -160,25 +167,15 @@ def traces(log: DeltaLog, wanted: Wanted) -> list[str]:
     return found
 
 
-def _strike_out(files: Any, current: set[str], done: Cleaned) -> set[str]:
-    """Take bounds of files that are gone, and conditions of deletions, out of the log; all files ever committed."""
-    added: set[str] = set()
-    for info in _listing(files, LOG):
-        if not COMMIT.match(info.path.rsplit("/", 1)[-1]):
-            continue
-        lines, changed = _lines(files, info.path), False
-        for line in lines:
-            if add := line.get("add"):
-                path = unquote(add["path"])
-                added.add(path)
-                changed |= path not in current and add.pop("stats", None) is not None
-            parameters = line.get("commitInfo", {}).get("operationParameters", {})
-            changed |= parameters.pop(PLANNED, None) is not None
-        if changed:
-            text = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
-            _replace(files, info.path, text.encode())
-            done.log_files_struck += 1
-    return added
+def _bounds_of_gone(log: DeltaLog, checkpoint: str, current: set[str]) -> list[str | None]:
+    """What a checkpoint has of files that are no longer the table's."""
+    rows = read_stray(log, checkpoint, ["add"])
+    if rows is None:
+        return []
+    adds = rows["add"].drop_null().combine_chunks()
+    paths = pc.struct_field(adds, "path").to_pylist()
+    gone = [at for at, path in enumerate(paths) if unquote(path) not in current]
+    return list(pc.struct_field(adds, "stats").take(pa.array(gone, pa.int64())).to_pylist())
 
 
 def _drop_old_checkpoints(files: Any, done: Cleaned) -> None:
@@ -200,7 +197,7 @@ def _drop_drafts(files: Any, wanted: Wanted, grace_s: float, done: Cleaned) -> N
     """What a writer that was killed left of a commit or a checkpoint under another name."""
     for info in _listing(files, LOG):
         name = info.path.rsplit("/", 1)[-1]
-        if COMMIT.match(name) or CHECKPOINT.match(name) or name == "_last_checkpoint":
+        if COMMIT.match(name) or CHECKPOINT.match(name) or name in ("_last_checkpoint", KEPT):
             continue
         until = info.mtime_ns / 1e9 + grace_s
         if until < time.time():
@@ -212,37 +209,18 @@ def _drop_drafts(files: Any, wanted: Wanted, grace_s: float, done: Cleaned) -> N
 
 def _harmless(files: Any, path: str, wanted: Wanted) -> bool:
     try:
-        return not any(_line_has(line, wanted, set()) for line in _lines(files, path))
-    except FileNotFoundError:
-        return True
+        return not Commits(files, wanted).of(path).has(set())
     except ValueError:  # no whole JSON: it is being written, or is no commit
         return False
 
 
-def _line_has(line: dict[str, Any], wanted: Wanted, current: set[str]) -> bool:
-    """Bounds of a file that is the table's come from its rows, which are looked at."""
-    if PLANNED in line.get("commitInfo", {}).get("operationParameters", {}):
-        return True
-    add = line.get("add")
-    return add is not None and unquote(add["path"]) not in current and wanted.bounds(add.get("stats"))
-
-
-def _lines(files: Any, path: str) -> list[dict[str, Any]]:
-    """Of a commit; none where it is gone by now."""
-    if not _is_there(files, path):
+def _kept_rows(files: Any, path: str) -> list[dict[str, Any]]:
+    """Of the listing that is kept beside the log; none where it is gone by now."""
+    try:
+        with files.open_input_file(path) as source, pa.ipc.open_file(source) as reader:
+            return list(reader.read_all().to_pylist())
+    except FileNotFoundError:
         return []
-    with files.open_input_stream(path) as source:
-        return [json.loads(line) for line in source.read().decode().splitlines() if line]
-
-
-def _replace(files: Any, path: str, data: bytes) -> None:
-    """Whole or not at all, for whoever reads it meanwhile; an object is so by itself."""
-    local = isinstance(files.base_fs, pafs.LocalFileSystem)
-    written = f"{LOG}/_struck_{uuid.uuid4()}.json.tmp" if local else path
-    with files.open_output_stream(written) as target:
-        target.write(data)
-    if local:
-        files.move(written, path)
 
 
 def _listing(files: Any, folder: str) -> list[Any]:

@@ -33,6 +33,7 @@ from feature_store.control import ControlDatabase, Credential
 from feature_store.erased_artefacts import rewrite_artefacts, rewrite_nets
 from feature_store.erased_control import forget_patient
 from feature_store.erased_files import Wanted, clean, read_stray, site_of, stray_files, traces
+from feature_store.erased_log import Commits
 from feature_store.erasures import KIND, Erasure, erased, find, new_salt, patient_hash
 from feature_store.errors import Conflict, NotFound, PatientErased, StoreError
 from feature_store.heads import visible
@@ -244,7 +245,8 @@ def _left_over(store: FeatureStore, control: ControlDatabase | None, site: str, 
     if control is not None and any(case.patient_id == patient_id for case in control.cases(site)):
         return True
     wanted = Wanted(("patient_id",), patient_id, site)
-    return any(store.log(schema.name).exists() and traces(store.log(schema.name), wanted) for schema in PATIENT_TABLES)
+    logs = [store.log(schema.name) for schema in PATIENT_TABLES]
+    return any(log.exists() and traces(log, wanted, Commits(log.filesystem, wanted)) for log in logs)
 
 
 # --- cleaned -----------------------------------------------------------------------------------
@@ -296,13 +298,14 @@ def _clean(
     for number, (table, wanted) in enumerate(looked_for):
         say(table, 0.4 + 0.6 * number / len(looked_for))
         log = store.log(table)
-        if log.exists() and traces(log, wanted):
+        commits = Commits(log.filesystem, wanted)
+        if log.exists() and traces(log, wanted, commits):
             if table not in NETS:
                 report.rows[table] += log.remove({"site": site, "patient_id": patient_id})
-            done = clean(log, wanted, grace_s)
+            done = clean(log, wanted, grace_s, commits)
             report.files += done.files_deleted
             until += [done.until] * done.waiting
-            left += len(traces(log, wanted))
+            left += len(traces(log, wanted, commits))
     report.waiting = len(until)
     report.after = datetime.fromtimestamp(max(until), UTC) if until else None
     report.rows = +report.rows

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import SimpleITK as sitk
 
-from feature_store import erased_files
+from feature_store import erased_files, erased_log
 from feature_store.audit import Act, AuditLog
 from feature_store.backup import backup
 from feature_store.cohort_settings import CohortSettings
@@ -296,7 +296,7 @@ def test_killed_at_any_step_it_is_taken_up_again(
         with monkeypatch.context() as patched:
             dying = dying_after(steps)
             for owner, name in (
-                (erased_files, "_delete"), (erased_files, "_replace"), (DeltaLog, "maintain"),
+                (erased_files, "_delete"), (erased_log, "_replace"), (DeltaLog, "maintain"),
                 (type(store.blobs), "remove"), (ControlDatabase, "wipe"), (FeatureStore, "push"),
             ):  # fmt: skip
                 patched.setattr(owner, name, dying(getattr(owner, name)))
