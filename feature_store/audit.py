@@ -30,6 +30,20 @@ from feature_store.errors import AuditBroken, PatientErased, UsageError
 START = "0" * 64
 READ_ROWS = 2000
 OK = "ok"
+COVERED = (
+    "previous",
+    "number",
+    "at_us",
+    "name",
+    "role",
+    "of_site",
+    "action",
+    "site",
+    "outcome",
+    "details",
+    "subject_hash",
+)
+"""What a row's hash covers, in this order: all but what may be forgotten, which has a hash of its own."""
 
 
 @dataclass(frozen=True)
@@ -202,20 +216,7 @@ def _subject_hash(salt: str | None, patient_id: str | None, case_id: str | None)
 
 
 def _row_hash(row: Mapping[str, Any]) -> str:
-    covered = [
-        "previous",
-        "number",
-        "at_us",
-        "name",
-        "role",
-        "of_site",
-        "action",
-        "site",
-        "outcome",
-        "details",
-        "subject_hash",
-    ]
-    return _hash([row[name] for name in covered])
+    return _hash([row[name] for name in COVERED])
 
 
 def _hash(values: list[Any]) -> str:

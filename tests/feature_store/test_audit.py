@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from feature_store.audit import Act, AuditLog, Head
+from feature_store.audit import COVERED, Act, AuditLog, Head
 from feature_store.control import ControlDatabase, Credential, default_url
+from feature_store.control_tables import AuditRow
 from feature_store.errors import AuditBroken, UsageError
+from feature_store.migrations.versions import v0002_audit_log
 
 BY = Credential("pacs-a", "site", "a")
 PATIENT = "pseudonym-4711"
@@ -39,6 +41,12 @@ def test_what_was_done_is_listed(log: AuditLog) -> None:
     assert [row.number for row in log.entries(site="a")] == [1, 2]
     assert [row.number for row in log.entries(site="a", newest=1)] == [2]
     assert [row.case_id for row in log.entries(site="a", patient_id=PATIENT)] == ["c1"]
+
+
+def test_what_the_chain_covers_is_what_the_database_refuses_to_change() -> None:
+    may_be_forgotten = {"patient_id", "case_id", "salt"}
+    assert {*COVERED, "hash"} == {column.name for column in AuditRow.__table__.columns} - may_be_forgotten
+    assert set(v0002_audit_log.FIXED) == {*COVERED, "hash"}
 
 
 @pytest.mark.parametrize(
