@@ -26,6 +26,14 @@ class LassoPath(TypedDict):
     paths: Mapping[str, Sequence[float]]
 
 
+class Contributions(TypedDict):
+    """SHAP values (n patients, m inputs) of the combined model; ``inputs`` (n, m), None where one is no number."""
+
+    names: Sequence[str]
+    values: Sequence[Sequence[float]]
+    inputs: Sequence[Sequence[float | None]]
+
+
 class FlowStep(TypedDict):
     """One box of the cohort's flow: patients left, and how many left before it, by reason.
 
@@ -42,7 +50,8 @@ class FigureData(TypedDict, total=False):
 
     ``lasso``, ``filters`` (columns left by each step, in order), ``importance`` (``[{"name", "importance"}]``),
     ``nested_choice`` (classifier -> in how many outer folds it won) by signature kind; ``permuted_aucs`` one AUC a
-    run on permuted outcomes; ``flow`` from the first patient to the partitions; ``facts`` label -> value of the run.
+    run on permuted outcomes; ``shap`` None without a combined model or held-out patients; ``flow`` from the first
+    patient to the partitions; ``facts`` label -> value of the run.
     """
 
     lasso: Mapping[str, LassoPath]
@@ -50,6 +59,7 @@ class FigureData(TypedDict, total=False):
     importance: Mapping[str, Sequence[Mapping[str, Any]]]
     nested_choice: Mapping[str, Mapping[str, int]]
     permuted_aucs: Sequence[float]
+    shap: Contributions | None
     flow: Sequence[FlowStep]
     facts: Mapping[str, str]
 

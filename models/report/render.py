@@ -152,7 +152,7 @@ def _sensitivity(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _card(kind: str, signature: Mapping[str, Any], recommended: bool) -> dict[str, Any]:
     """One signature in four lines: what it is, and its AUC where it counts."""
     cohorts = signature["cohorts"]
-    features = signature.get("n_features")
+    features, what = signature.get("n_features"), "input" if kind == "combined" else "feature"
     aucs = [("Training, nested cross-validation", number(signature.get("nested_auc")))]
     if APPARENT_NESTED in signature:
         aucs = [("Training, apparent: the encoder was tuned on these patients", number(signature[APPARENT_NESTED]))]
@@ -165,7 +165,7 @@ def _card(kind: str, signature: Mapping[str, Any], recommended: bool) -> dict[st
         "name": model_name(kind),
         "recommended": recommended,
         "classifier": str(signature.get("classifier", DASH)).replace("_", " "),
-        "features": f"{features} feature{'s' if features != 1 else ''}" if features is not None else "",
+        "features": f"{features} {what}{'s' if features != 1 else ''}" if features is not None else "",
         "aucs": aucs,
     }
 
