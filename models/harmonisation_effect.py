@@ -30,8 +30,9 @@ def harmonisation_effect(
     """Whether it was used or not; None where training has no two scanners of five patients to learn from.
 
     ``sequences``: a row each scanner that columns go by (``sequence`` is None for the one of all others), with its
-    training patients by ``scanners``, those with too ``few`` to learn from, and ``unseen``, held-out patients of
-    others than are learnt. Only patients who have a value of the sequence count. ``scanners`` and ``unseen`` are the
+    training patients by ``scanners``, which are ``learnt`` (none where there is one only), those with too ``few`` to
+    learn from, and ``unseen``, held-out patients of scanners with no or too few training patients. Only patients who
+    have a value of the sequence count. ``scanners`` and ``unseen`` are the
     same of all sequences together.
     ``separability``: median share of a column's rank variance between training scanners, before and after ComBat.
     ``effect``: AUC with ComBat less that without, the signature's classifier and grid point refitted either way, on
@@ -87,7 +88,7 @@ def _sequence(by: str, there: NDArray[np.bool_], patients: StudyPatients) -> dic
     counts = Counter(names[there & (patients.partition == Partition.TRAINING.value)].tolist())
     enough = [name for name, count in counts.items() if count >= MIN_BATCH]
     learnt = sorted(enough) if len(enough) > 1 else []
-    strangers = set(np.flatnonzero(there & ~np.isin(names, learnt)).tolist())
+    strangers = set(np.flatnonzero(there & ~np.isin(names, enough)).tolist())
     return {
         "sequence": sequence_of(by),
         "scanners": dict(sorted(counts.items())),

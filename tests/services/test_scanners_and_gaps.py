@@ -145,6 +145,11 @@ def test_the_run_says_what_it_did_about_scanners_and_gaps(run: RunStatus) -> Non
     assert found["used"] == "combat"
     t2 = next(row for row in found["sequences"] if row["sequence"] == "t2_sag")
     assert t2["learnt"] == ["PHILIPS Achieva 3 T", "SIEMENS Aera 1.5 T"]
+    ct = next(row for row in found["sequences"] if row["sequence"] == "ct")
+    assert (ct["learnt"], ct["unseen"]) == (
+        [],
+        {"internal_validation": 0, "external_test": 0},
+    )  # one scanner is all there is
     bmi = next(row for row in run.metrics["missing_values"] if row["variable"] == "bmi")
     assert bmi["policy"] == "complete"
     assert bmi["left_out"]["external_test"] == 2
