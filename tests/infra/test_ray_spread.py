@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from feature_store.store import FeatureStore
 from models.report.render import write_results
 from services.runs import RunStatus
 from services.training.handler import TrainingHandler
 from services.training.messages import TrainRequest
 from tests.infra.on_cluster import ON_CLUSTER, PERMUTED
-from tests.models.spread_contract import CHECKS
+from tests.models.spread_contract import DEADLY, PEACEFUL
 from tests.ray_nodes import RayNodes
 from tests.services.study_store import COHORT, study_store
 
@@ -54,14 +55,12 @@ def said(store: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("check", [*CHECKS, *(check.__name__ for check in ON_CLUSTER)])
+@pytest.mark.parametrize("check", [check.__name__ for check in (*PEACEFUL, *ON_CLUSTER, *DEADLY)])
 def test_on_two_nodes(check: str, said: dict[str, Any]) -> None:
     assert said[check] is None, said[check]
 
 
 def test_a_run_on_a_cluster_is_the_run_on_one_core_to_the_last_bit(said: dict[str, Any], store: Path) -> None:
-    from feature_store.store import FeatureStore
-
     handler = TrainingHandler(
         FeatureStore.open(store), write=lambda result, folder, title: write_results(result, folder)
     )

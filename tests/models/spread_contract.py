@@ -99,14 +99,11 @@ def _fitted(spread: Spread) -> CrossFit:
     return crossfit(replace(plan, spread=spread), SelectorSource(matrix, RadRecipe()))
 
 
-CHECKS = {  # those that cost processes come last
-    check.__name__: check
-    for check in (
-        results_come_in_order_and_as_they_are_there,
-        what_is_shared_reaches_every_call,
-        an_error_comes_as_it_was_raised,
-        a_classifier_that_fails_is_named_and_the_others_are_the_same_to_the_last_bit,
-        calls_that_are_left_never_begin,
-        a_call_that_takes_its_process_along_is_an_error_of_ours,
-    )
-}
+PEACEFUL = (
+    results_come_in_order_and_as_they_are_there,
+    what_is_shared_reaches_every_call,
+    an_error_comes_as_it_was_raised,
+    a_classifier_that_fails_is_named_and_the_others_are_the_same_to_the_last_bit,
+)
+DEADLY = (calls_that_are_left_never_begin, a_call_that_takes_its_process_along_is_an_error_of_ours)
+"""These cost processes, which others would have used again."""

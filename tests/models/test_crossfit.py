@@ -15,7 +15,6 @@ from models.protocol import SelectorSource, TrainingPatients, develop
 from models.scale import fit_calibration, fit_scale
 from models.selection.matrix import FeatureMatrix
 from models.selection.recipes import RadRecipe
-from models.spread import OnCores
 from models.study_patients import StudyPatients
 from tests.models.study_fixtures import small_settings, small_tables
 
@@ -85,14 +84,6 @@ def test_equals_nested_cross_validation_done_the_long_way(training: TrainingPati
     np.testing.assert_allclose(found.logits, logits, atol=1e-10)
     assert found.nested_auc == pytest.approx(auc(y, logits))
     assert sum(found.choices.values()) == 4
-
-
-def test_processes_change_nothing(training: TrainingPatients) -> None:
-    assert training.radiomics is not None
-    source = SelectorSource(training.radiomics, RadRecipe())
-    alone, two = (crossfit(plan_of(training.y, spread=OnCores(jobs)), source) for jobs in (1, 2))
-    assert alone.logits.tobytes() == two.logits.tobytes()
-    assert alone.table == two.table
 
 
 @pytest.mark.parametrize("fold", [0, 2])

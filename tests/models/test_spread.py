@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from models.spread import OnCores
-from tests.models.spread_contract import CHECKS
+from models.spread import OnCores, Spread
+from tests.models.spread_contract import DEADLY, PEACEFUL
 
 pytestmark = pytest.mark.cores
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_on_two_cores(check: str, tmp_path: Path) -> None:
-    CHECKS[check](OnCores(2), tmp_path)
+@pytest.mark.parametrize("check", [*PEACEFUL, *DEADLY])
+def test_on_two_cores(check: Callable[[Spread, Path], None], tmp_path: Path) -> None:
+    check(OnCores(2), tmp_path)
