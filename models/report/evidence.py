@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from feature_store.vocabulary import RESEARCH_USE
-from models.report.checklists import FILES, answers, counted, load
+from models.report.checklists import answers, counted, load
 from models.report.figure_data import ReportableStudy
 from models.report.limits import limits_of
 from models.report.style import NO_SITE, cohort_name, model_name, term_name
@@ -56,7 +56,6 @@ def records_of(result: ReportableStudy, title: str) -> dict[str, Any]:
         "enough_patients": bool(needed) and max(needed) <= development.get("n", 0),
         "cards": list(result.metrics.get("signatures", {})),
         "limits": limits_of(result),
-        "checklists": FILES,
     }
 
 
