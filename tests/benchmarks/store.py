@@ -350,7 +350,7 @@ def in_feast(way: str, patients: int, folder: Path) -> float:
             kind: Any = Float64
         else:
             flat = pa.array(values.ravel())
-            fields = {"values": pa.ListArray.from_arrays(np.arange(0, flat.__len__() + 1, FEATURES, np.int32), flat)}
+            fields = {"values": pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, FEATURES, dtype=np.int32), flat)}
             kind = Array(Float64)
         path = str(folder / f"{number}.parquet")
         pq.write_table(pa.table({**columns, **fields}), path)
