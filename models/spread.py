@@ -26,7 +26,7 @@ class Spread(Protocol):
     def __call__(
         self, function: Callable[..., T], shared: tuple[Any, ...], calls: Iterable[tuple[Any, ...]]
     ) -> Generator[T, None, None]:
-        """Results in the order of ``calls``; what a call raises is raised, at its place at the latest, and ends the rest.
+        """Results in the order of ``calls``; what a call raises is raised at its place or earlier, and ends the rest.
 
         ``function`` is a module's own; ``shared`` is sent once to each place, and nobody may write to it. Close the
         generator (``contextlib.closing``) where it may be left early: calls not begun never begin. Raises WorkerLost
@@ -45,7 +45,8 @@ class OnCores:
     ) -> Generator[T, None, None]:
         results = Parallel(n_jobs=self.n_jobs, return_as="generator")(delayed(function)(*shared, *own) for own in calls)
         try:
-            for result in results:  # "yield from" would close it first, and joblib says what it gave up
+            # "yield from" would be closed outside of the block below, and joblib says what it gave up
+            for result in results:  # noqa: UP028
                 yield result
         except TerminatedWorkerError as error:
             raise lost(function) from error
