@@ -114,6 +114,12 @@ class ControlDatabase:
             upsert(connection, CaseRow, {"site": site, "case_id": case_id}, row, only_where=withdrawn)
             _note(connection, site, case_id, state, [], now)
 
+    def forget_case(self, site: str, case_id: str) -> None:
+        """Where it is and was: of one that may not be known any more."""
+        with self.writing() as connection:
+            for table in (CaseRow, CaseEventRow):
+                connection.execute(delete(table).where(table.site == site, table.case_id == case_id))
+
     def case_history(self, site: str, case_id: str) -> list[CaseEvent]:
         """Every state the case was in, oldest first."""
         query = select(CaseEventRow.state, CaseEventRow.reasons, CaseEventRow.at)

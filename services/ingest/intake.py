@@ -11,19 +11,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
 from feature_store.control import CaseState, ControlDatabase
-from feature_store.errors import AsdegError, ChecksumMismatch, Conflict, InputError, LeaseLost, StoreError
+from feature_store.erasure import take_back
+from feature_store.errors import (
+    AsdegError,
+    ChecksumMismatch,
+    Conflict,
+    InputError,
+    LeaseLost,
+    PatientErased,
+    StoreError,
+)
 from feature_store.leases import KeptLease, Leases
 from feature_store.snapshot import Snapshot
 from feature_store.software import software_version
 from feature_store.store import FeatureStore
 from feature_store.uploads import COMPLETE, DONE, RECEIVED, REFUSED, Upload
 from feature_store.withdrawal import CASE_TABLES
+from pipelines.cases.case import names_of_blobs, read_case
 from pipelines.cases.manifest import case_id as named_case
 from services.ingest.archive import case_folder, unpack_case
 from services.ingest.handler import REJECTED, IngestHandler
@@ -117,29 +129,62 @@ class Intake:
         state = self._control.case(known.case_id, known.site)
         return known.holds is not None and state is not None and known.holds == self._holds(state)
 
+    # --- erasure: whoever calls these need not have the site's pseudonym key, so nothing is accepted or stored here ---
     def has(self, site: str, patient_id: str) -> bool:
-        """Whether an upload of the patient waits to be carried out; of one that is not whole nobody can tell."""
-        self._settle(site)
-        return bool(self._book.in_state(RECEIVED, named_case(site, patient_id)))
+        """Whether an upload waits that is known to be the patient's."""
+        return bool(self._book.in_state(RECEIVED, named_case(site, patient_id))) or any(
+            self._is_of(upload, site, patient_id) for upload in self._book.in_state(COMPLETE)
+        )
 
     def erase(self, site: str, patient_id: str, recorded_at: float) -> tuple[int, int]:
-        """Take away the uploads that wait of a patient whose erasure is on record since ``recorded_at``.
+        """Take away the uploads that wait of a patient whose erasure is on record, and what reading them had kept.
 
-        They are carried out, which the record refuses: so whatever a reading that was killed had kept is taken back.
-        Returns how many files went, and how many uploads others are still at. What comes from then on is refused.
+        Returns how many files went, and how many uploads others are at. One that is not whole, or that only the site's
+        key could show to be the patient's, is refused when it is accepted or carried out.
         """
-        busy = sum(upload.changed_at <= recorded_at for upload in self._settle(site))
+        files = busy = 0
+        for upload in self._book.in_state(COMPLETE):
+            if upload.site != site:
+                continue
+            with self._leases.keep(f"accept:{upload.upload_id}", LEASE_S) as lease:
+                if not lease:
+                    busy += upload.changed_at <= recorded_at
+                elif self._is_of(upload, site, patient_id, refused=True):
+                    files += self._take_away(upload, site, patient_id)
         case_id = named_case(site, patient_id)
-        waiting = self._book.in_state(RECEIVED, case_id)
-        files = sum(path.is_file() for upload in waiting for path in self.inbox.of(upload).rglob("*"))
-        if waiting and not self.carry_out(case_id):
-            return 0, busy + len(waiting)
+        if waiting := self._book.in_state(RECEIVED, case_id):
+            with self._leases.keep(f"case:{case_id}", LEASE_S) as lease:
+                if not lease:
+                    return files, busy + len(waiting)
+                for upload in self._book.in_state(RECEIVED, case_id):
+                    files += self._take_away(upload, site, patient_id)
         return files, busy
 
-    def _settle(self, site: str) -> list[Upload]:
-        """Accept the site's complete uploads; those that are not accepted or refused yet, because others are at it."""
-        settled = [self.settle(upload) for upload in self._book.in_state(COMPLETE) if upload.site == site]
-        return [upload for upload in settled if upload.state == COMPLETE]
+    def _is_of(self, upload: Upload, site: str, patient_id: str, *, refused: bool = False) -> bool:
+        """Whether a complete upload's case.yaml names the patient, by the keys that are here.
+
+        ``refused``: what is answered where it names one who was erased.
+        """
+        if upload.site != site:
+            return False
+        try:
+            with tempfile.TemporaryDirectory(dir=self.inbox.of(upload)) as folder:
+                case_dir = unpack_case(self.inbox.packed(upload), Path(folder), self.inbox.limits)
+                return self._handler.whose(case_dir, site)[0] == patient_id
+        except PatientErased:
+            return refused
+        except (AsdegError, OSError):
+            return False
+
+    def _take_away(self, upload: Upload, site: str, patient_id: str) -> int:
+        folder = self.inbox.of(upload)
+        files = sum(path.is_file() for path in folder.rglob("*"))
+        with contextlib.suppress(AsdegError, OSError):  # what cannot be read has kept nothing
+            reading = read_case(case_folder(folder / "case"))
+            take_back(self._store, site, patient_id, names_of_blobs(reading))
+        self._book.remove(upload.upload_id)
+        self.inbox.discard(upload)
+        return files
 
     # --- behind it -----------------------------------------------------------------------------
     def waiting(self) -> list[str]:
@@ -180,11 +225,16 @@ class Intake:
             upload = self._book.try_again(upload, upload.attempts + 1)
             try:
                 case_dir = case_folder(self.inbox.of(upload) / "case")
-                receipt = self._handler.ingest_folder(case_dir, upload.site, before_it_is_kept=lease.check)
+                receipt = self._handler.ingest_folder(case_dir, upload.site, lease.check)
             except (StoreError, LeaseLost):
                 with contextlib.suppress(Conflict):  # whoever has it now may be done
                     self._book.try_again(upload, upload.attempts - 1)  # it is not the case's fault
                 raise
+            except PatientErased:  # nothing is kept, nor that it came
+                self._book.remove(upload.upload_id)
+                self._control.forget_case(upload.site, str(upload.case_id))
+                self.inbox.discard(upload)
+                return
             except AsdegError as error:
                 receipt = self._rejected(upload, error)
         state = self._control.case(receipt.case_id, upload.site)

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from sqlalchemy import update
 
 import infra.cli
 from feature_store.control import Credential
+from feature_store.control_tables import UploadRow
 from feature_store.erasure import EraseSettings, ErasureReport, erase_patient
 from feature_store.errors import PatientErased
 from feature_store.leases import Leases
@@ -103,6 +105,27 @@ def test_an_upload_that_another_process_reads_is_waited_for(house: House, case: 
         assert erase(house, case).state == "begun"
         assert house.intake.inbox.book.in_state("received", case_id)
     assert erase(house, case).state == "finished"
+    house.control.close()
+    assert left(house, case) == []
+
+
+def test_one_that_was_accepted_at_the_last_moment_leaves_nothing(house: House, case: PhantomCase) -> None:
+    case_id = waiting(house, case).case_id
+    erase_patient(  # it did not know of the inbox
+        house.store, house.control, case.site, case.patient_id, reason="r", erased_by=BY, settings=NOW
+    )
+    row = vars(house.intake.inbox.book.create(case.site, "pacs", 1, None, 1 << 30)) | {"case_id": case_id}
+    row |= {"state": "received", "accepted_at": row["created_at"]}
+    with house.control.writing() as connection:
+        where = UploadRow.upload_id == row["upload_id"]
+        connection.execute(update(UploadRow).where(where).values(row))
+    shutil.copytree(case.folder, house.intake.inbox.folder / row["upload_id"] / "case" / "case")
+    house.control.note_case(case.site, case.patient_id, case_id, "received")
+    assert house.intake.carry_out(case_id)
+    assert house.control.case(case_id) is None
+    assert house.control.case_history(case.site, case_id) == []
+    house.intake.inbox.sweep()  # the folder whose upload is no longer on record
+    house.control.wipe()
     house.control.close()
     assert left(house, case) == []
 
