@@ -35,6 +35,8 @@ ROW_GROUP = 64
 ROW_GROUP_BYTES = 450_000
 FEW = 100
 """Files of a checkpoint that are listed sooner one by one than column by column."""
+PAGE_BYTES = 64 * 1024**2
+"""More than any row group has: a column of values is then one page, to be read as it lies (``plain_values``)."""
 SAFE = "/="  # in a path's URL
 KINDS = ("feature_set", "encoder")
 """Columns that say of what kind a row of values is."""
@@ -330,6 +332,7 @@ class FolderLog:
                 use_dictionary=columns,
                 write_statistics=[name for name in self._tracked if name in BOUNDED],
                 compression=packed,
+                data_page_size=PAGE_BYTES,
             )
         bounds: dict[str, dict[str, Any]] = {"minValues": {}, "maxValues": {}}
         for name in self._tracked:

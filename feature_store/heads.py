@@ -6,13 +6,13 @@ win, and the values of those rows are streamed in the same order.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from feature_store.codes import codes
 from feature_store.files import DataFiles, Where, values_of
@@ -87,11 +87,24 @@ class Heads:
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Tables whose rows, one after another, belong to the rows of ``keys``."""
-        return ahead(lambda part: self._of(part, columns)[1], self._parts())
+        return ahead(lambda part: self._of(part, columns), self._parts())
 
-    def each(self, columns: Sequence[str], work: Callable[[np.ndarray, pa.Table], None]) -> None:
-        """Calls ``work`` with places in ``keys`` and their rows, until it has had all; several calls at once."""
-        for _ in ahead(lambda part: work(*self._of(part, columns)), self._parts()):
+    def each(self, column: str, work: Callable[[np.ndarray, NDArray[Any] | pa.ListArray], None]) -> None:
+        """Calls ``work`` with places in ``keys`` and their cells of a column of lists, until it has had all.
+
+        Cells are as :meth:`RowGroups.lists` gives them. Several calls at once.
+        """
+
+        def of(part: Part) -> None:
+            start = part.start
+            for cells in self._stored.lists(part, column):
+                first, end = np.searchsorted(self._rows, [start, start + len(cells)])
+                rows = self._rows[first:end] - start
+                if len(rows):
+                    work(np.arange(first, end), cells if len(rows) == len(cells) else _cells(cells, rows))
+                start += len(cells)
+
+        for _ in ahead(of, self._parts()):
             pass
 
     def _parts(self) -> list[Part]:
@@ -100,9 +113,9 @@ class Heads:
         bounds = np.searchsorted(self._rows, [part.start for part in found] + [self._stored.rows])
         return [part for part, some in zip(found, np.diff(bounds) > 0, strict=True) if some]
 
-    def _of(self, part: Part, columns: Sequence[str]) -> tuple[np.ndarray, pa.Table]:
+    def _of(self, part: Part, columns: Sequence[str]) -> pa.Table:
         first, end = np.searchsorted(self._rows, [part.start, part.start + part.rows])
-        return np.arange(first, end), _taken(self._stored.read(part, columns), self._rows[first:end] - part.start)
+        return _taken(self._stored.read(part, columns), self._rows[first:end] - part.start)
 
     def reader(self, column: str) -> CellReader:
         """For single cells of ``column`` by their place in ``keys``."""
@@ -123,14 +136,16 @@ def _taken(rows: pa.Table, positions: np.ndarray) -> pa.Table:
     return rows if len(positions) == len(rows) else rows.take(pa.array(positions))
 
 
+def _cells(cells: NDArray[Any] | pa.ListArray, rows: np.ndarray) -> NDArray[Any] | pa.ListArray:
+    return cells[rows] if isinstance(cells, np.ndarray) else cells.take(pa.array(rows))
+
+
 class CellReader:
-    """Cells of one column of lists, read row group by row group from files that stay open. Thread-safe."""
+    """Cells of one column of lists, from files that stay open. Thread-safe."""
 
     def __init__(self, stored: RowGroups, column: str, rows: np.ndarray) -> None:
         self._stored, self._column = stored, column
         self._rows, self._groups = rows, stored.group_of(rows)
-        self._opened: dict[int, tuple[pq.ParquetFile, threading.Lock]] = {}
-        self._lock = threading.Lock()
 
     def cells(self, places: np.ndarray) -> list[np.ndarray | None]:
         """Of the rows ``places`` of ``keys``, in that order; None where the cell is null."""
@@ -140,19 +155,12 @@ class CellReader:
             groups.setdefault(group, []).append((at, row))
         for number, rows in groups.items():
             part = self._stored.group(number)
-            file, lock = self._open(part.file)
-            with lock:
-                read = self._stored.read(part, [self._column], file)
-            cells = read.column(0).combine_chunks()
-            flat, offsets = cells.values.to_numpy(zero_copy_only=False), cells.offsets.to_numpy()
-            valid = cells.is_valid().to_numpy(zero_copy_only=False)
+            (cells,) = self._stored.lists(part, self._column)
             for at, row in rows:
-                if valid[row - part.start]:
-                    found[at] = flat[offsets[row - part.start] : offsets[row - part.start + 1]]
+                cell = cells[row - part.start]
+                found[at] = cell if isinstance(cells, np.ndarray) else _numbers(cell)
         return found
 
-    def _open(self, number: int) -> tuple[pq.ParquetFile, threading.Lock]:
-        with self._lock:
-            if number not in self._opened:
-                self._opened[number] = (self._stored.open(number), threading.Lock())
-            return self._opened[number]
+
+def _numbers(cell: pa.ListScalar) -> np.ndarray | None:
+    return cell.values.to_numpy(zero_copy_only=False) if cell.is_valid else None

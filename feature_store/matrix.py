@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -191,27 +192,31 @@ class _Part:
         # a row of the matrix is looked up once, not the row and the block, where there is nothing between the blocks
         flat = out.reshape(-1, length) if length and out.flags.c_contiguous else None
 
-        def put(places: np.ndarray, rows: pa.Table) -> None:
+        def put(places: np.ndarray, cells: Any) -> None:
             blocks, cases = self._block[places], self._case[places]
-            cells = rows.column("values").combine_chunks()
-            if flat is not None and not cells.null_count and (blocks >= 0).all():
+            if isinstance(cells, np.ndarray) and flat is not None and cells.shape[1] == length and (blocks >= 0).all():
                 numbers = number_of[blocks]
-                if (np.diff(cells.offsets.to_numpy()) != length).any():
-                    raise _wrong_length()
-                flat[cases * len(self.blocks) + numbers] = cells.flatten().to_numpy().reshape(-1, length)
+                flat[cases * len(self.blocks) + numbers] = cells
                 filled[cases, numbers] = True
                 return
-            has_values = cells.is_valid().to_numpy(zero_copy_only=False)
+            if isinstance(cells, np.ndarray):
+                lengths, has_values = np.full(len(cells), cells.shape[1]), np.ones(len(cells), bool)
+            else:
+                lengths, has_values = np.diff(cells.offsets.to_numpy()), cells.is_valid().to_numpy(zero_copy_only=False)
             for block in np.unique(blocks[(blocks >= 0) & has_values]).tolist():
                 chosen = np.flatnonzero((blocks == block) & has_values)
-                lists = cells.take(pa.array(chosen))
-                if (np.diff(lists.offsets.to_numpy()) != self._lengths[block]).any():
+                width = self._lengths[block]
+                if (lengths[chosen] != width).any():
                     raise _wrong_length()
-                values = lists.flatten().to_numpy(zero_copy_only=False)
-                out[cases[chosen], self.blocks[number_of[block]]] = values.reshape(len(chosen), self._lengths[block])
+                if isinstance(cells, np.ndarray):
+                    values = cells[chosen]
+                else:
+                    numbers = cells.take(pa.array(chosen)).flatten().to_numpy(zero_copy_only=False)
+                    values = numbers.reshape(len(chosen), width)
+                out[cases[chosen], self.blocks[number_of[block]]] = values
                 filled[cases[chosen], number_of[block]] = True
 
-        self._heads.each(["values"], put)
+        self._heads.each("values", put)
 
 
 def _wrong_length() -> StoreError:

@@ -68,7 +68,7 @@ def training_table(
     view = snapshot.at(frozen.as_of if as_of is None else as_of)
     wanted = [replace(roi, segmentation=segmentation) for roi in rois]
     members, tuned = _fit_members(snapshot, frozen, feature_sets, in_sample)
-    cases = list(zip(members["site"], members["patient_id"], members["case_id"], strict=True))
+    cases = list(zip(*(members[name].tolist() for name in ("site", "patient_id", "case_id")), strict=True))
     matrix = read_matrix(view, cases, feature_sets, wanted)
     return TrainingTable(
         patients=members[MEMBER_COLUMNS].copy(),

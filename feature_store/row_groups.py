@@ -18,8 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from feature_store.files import reading
+from feature_store.plain_values import PlainFile
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,12 +32,13 @@ AHEAD = 2  # parts read ahead, for each thread
 
 @dataclass(frozen=True)
 class Part:
-    """Some row groups of file number ``file``; its first row is row ``start`` of all."""
+    """Some row groups of file number ``file``; its first row is row ``start`` of all, its first group ``first``."""
 
     file: int
     groups: tuple[int, ...]
     start: int
     rows: int
+    first: int = 0
 
 
 class RowGroups:
@@ -51,7 +54,8 @@ class RowGroups:
         with reading():
             groups = [[(g.id, g.num_rows) for g in fragment.row_groups] for fragment in self._files]
         sizes = [rows for of in groups for _, rows in of]
-        self._ends = np.cumsum(sizes, dtype=np.int64)
+        self._sizes, self._ends = sizes, np.cumsum(sizes, dtype=np.int64)
+        self._mapped: dict[int, PlainFile | None] = {}
         self._file_of = np.repeat(np.arange(len(groups)), [len(of) for of in groups])
         self._id_of = [number for of in groups for number, _ in of]
         self._first = np.append(0, np.cumsum([len(of) for of in groups], dtype=np.int64))
@@ -82,7 +86,7 @@ class RowGroups:
 
     def _part(self, file: int, first: int, end: int) -> Part:
         start = int(self._ends[first - 1]) if first else 0
-        return Part(file, tuple(self._id_of[first:end]), start, int(self._ends[end - 1]) - start)
+        return Part(file, tuple(self._id_of[first:end]), start, int(self._ends[end - 1]) - start, first)
 
     def read(self, part: Part, columns: Sequence[str], opened: pq.ParquetFile | None = None) -> pa.Table:
         """These columns of a part. ``opened`` is its file (:meth:`open`), where that is kept."""
@@ -101,12 +105,54 @@ class RowGroups:
                 arrays.append(pa.nulls(part.rows, kind))
         return pa.table(arrays, schema=pa.schema([self.schema.field(name) for name in columns]))
 
+    def lists(self, part: Part, column: str) -> list[NDArray[Any] | pa.ListArray]:
+        """Cells of a column of lists of numbers, a group at a time: (rows, length), not to be written to, where it can.
+
+        Else, where some cells are null or lists differ in length, as Arrow has them.
+        """
+        plain = self._plain(part.file)
+        found: list[NDArray[Any] | pa.ListArray] = []
+        for at, group in enumerate(part.groups):
+            rows = None if plain is None else plain.rows(group, column)
+            if rows is None:
+                one = Part(part.file, (group,), 0, self._sizes[part.first + at])
+                rows = regular(self.read(one, [column]).column(0).combine_chunks())
+            found.append(rows)
+        return found
+
+    def _plain(self, file: int) -> PlainFile | None:
+        """The file's values where they lie; None where it is not in a folder."""
+        if file not in self._mapped:
+            fragment = self._files[file]
+            near = self._near(file)
+            with reading():
+                self._mapped[file] = PlainFile(near, fragment.metadata) if near else None
+        return self._mapped[file]
+
+    def _near(self, file: int) -> str | None:
+        """The file's path on this machine."""
+        fragment = self._files[file]
+        files = fragment.filesystem
+        if isinstance(files, pafs.SubTreeFileSystem) and isinstance(files.base_fs, pafs.LocalFileSystem):
+            return f"{files.base_path}{fragment.path}"
+        return None
+
     def open(self, file: int) -> pq.ParquetFile:
         """A file of the table; for one thread at a time."""
         fragment = self._files[file]
         source = fragment.filesystem.open_input_file(fragment.path)
-        near = isinstance(getattr(fragment.filesystem, "base_fs", None), pafs.LocalFileSystem)
-        return pq.ParquetFile(source, metadata=fragment.metadata, pre_buffer=not near)  # a file is read without threads
+        far = self._near(file) is None  # a file near by is read without threads
+        return pq.ParquetFile(source, metadata=fragment.metadata, pre_buffer=far)
+
+
+def regular(cells: pa.ListArray) -> NDArray[Any] | pa.ListArray:
+    """Lists as (rows, length) where none is null and all are as long."""
+    offsets = cells.offsets.to_numpy()
+    lengths = np.diff(offsets)
+    if not len(cells) or cells.null_count or (lengths != lengths[0]).any() or not lengths[0]:
+        return cells
+    numbers = cells.flatten()
+    return cells if numbers.null_count else numbers.to_numpy().reshape(len(cells), -1)
 
 
 def ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:

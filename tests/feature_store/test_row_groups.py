@@ -49,6 +49,17 @@ def test_rows_are_those_of_the_dataset(files: DataFiles, monkeypatch: pytest.Mon
         assert cell == expected["patient_id"][row]
 
 
+@pytest.mark.parametrize("far", [False, True])
+def test_lists_are_those_of_the_dataset(files: DataFiles, monkeypatch: pytest.MonkeyPatch, far: bool) -> None:
+    """Where they lie in a file, and as they come from object storage."""
+    if far:
+        monkeypatch.setattr(RowGroups, "_near", lambda self, file: None)
+    stored = RowGroups(files.fragments(), files.schema)
+    found = [cell for part in stored.parts() for cells in stored.lists(part, "values") for cell in cells.tolist()]
+    assert found == files.dataset().to_table(columns=["values"])["values"].to_pylist()
+    assert any(stored._mapped.values()) is not far
+
+
 def test_only_row_groups_that_may_match_are_read(files: DataFiles) -> None:
     one = RowGroups(files.fragments({"site": "a", "patient_id": f"p{ROW_GROUP + 1:04d}"}), files.schema)
     assert one.rows == ROW_GROUP
