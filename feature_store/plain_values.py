@@ -41,7 +41,7 @@ class PlainFile:
             return None
         chunk = of_group.column(number)
         kind = KINDS.get(chunk.physical_type)
-        if kind is None or chunk.compression != "UNCOMPRESSED" or not ENCODINGS >= set(chunk.encodings):
+        if kind is None or chunk.compression != "UNCOMPRESSED" or not set(chunk.encodings) <= ENCODINGS:
             return None
         begin, end = chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size
         if end > len(self._bytes):
