@@ -72,8 +72,8 @@ class Fragments:
         self._format = pads.ParquetFileFormat(default_fragment_scan_options=options)
         self._opened: dict[str, Any] = {}
 
-    def dataset(self, listing: pa.Table, schema: pa.Schema) -> Any:
-        """Dataset of the listed files."""
+    def of(self, listing: pa.Table) -> list[Any]:
+        """The listed files."""
         found = []
         for path, site in zip(listing["path"].to_pylist(), listing["partition.site"].to_pylist(), strict=True):
             if path not in self._opened:
@@ -84,7 +84,11 @@ class Fragments:
                     path, filesystem=self._filesystem, partition_expression=of
                 )
             found.append(self._opened[path])
-        return pads.FileSystemDataset(found, schema, self._format, self._filesystem)
+        return found
+
+    def dataset(self, listing: pa.Table, schema: pa.Schema) -> Any:
+        """Dataset of the listed files."""
+        return pads.FileSystemDataset(self.of(listing), schema, self._format, self._filesystem)
 
 
 class DataFiles:
@@ -125,7 +129,7 @@ class DataFiles:
         kept = self.picked(where)
         if above is not None:
             kept = kept.filter(pc.fill_null(pc.greater(kept[f"max.{above[0]}"], above[1]), True))
-        found = list(self._fragments.dataset(kept, self._schema).get_fragments())
+        found = self._fragments.of(kept)
         sites = kept["partition.site"].to_pylist()
         matching = expression({c: v for c, v in (where or {}).items() if c in self._bounded})
         if matching is not None:

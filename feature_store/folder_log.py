@@ -34,16 +34,16 @@ ROW_GROUP = 64
 """Rows: of 851 float64 values 440 KB, what a look for one patient reads. Of narrow rows more cost no more."""
 ROW_GROUP_BYTES = 450_000
 FEW = 100
-"""Files of a checkpoint that are listed sooner one by one than column by column."""
+"""Files of a checkpoint: so many are listed one by one, more column by column."""
 PAGE_BYTES = 64 * 1024**2
 """More than any row group has: a column of values is then one page, to be read as it lies (``plain_values``)."""
 SAFE = "/="  # in a path's URL
 KINDS = ("feature_set", "encoder")
 """Columns that say of what kind a row of values is."""
 BOUNDED = ("patient_id", "push_id", *KINDS)
-"""Columns by whose bounds row groups are picked in a file: those of the others would make its footer twice as large."""
+"""Columns by whose bounds row groups are picked in a file; those of others would only lengthen its footer."""
 KEPT = "_listing.arrow"
-"""Beside the log, the store's own: a version's files as a table that is read in a tenth of a checkpoint's time."""
+"""Beside the log, the store's own: a version's files as a table that is read in a fraction of a checkpoint's time."""
 READER, WRITER = 1, 2
 """Protocol versions understood here; the tables are made with them."""
 
@@ -246,7 +246,7 @@ class FolderLog:
 
     def _listed(self, adds: Any) -> pa.Table:
         """The listing of a checkpoint's ``add`` column."""
-        if len(adds) <= FEW:  # the plan of a hundred files takes as long as that of one
+        if len(adds) <= FEW:
             return pa.Table.from_pylist([self._entry(add) for add in adds.to_pylist()], self._listing)
         part = {name: pc.struct_field(adds, name) for name in ("path", "partitionValues", "size", "stats")}
         bounds = pa.struct([pa.field(name, kind) for name, kind in self._tracked.items()])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import pyarrow.compute as pc
 
 from feature_store.codes import positions
 from feature_store.errors import FeaturesMissing, StoreError, UsageError
+from feature_store.files import Where
+from feature_store.heads import CellReader
 from feature_store.schemas import EMBEDDINGS, RADIOMICS, TableSchema
 from feature_store.snapshot import Snapshot
 from feature_store.vocabulary import RoiName
@@ -67,11 +70,10 @@ class MatrixPlan:
         cases: Sequence[tuple[str, str, str]],
         feature_sets: Sequence[str],
         rois: Sequence[RoiName],
-        placed: bool = False,
     ) -> None:
-        """With ``placed`` it is known of every row where it is stored, for :meth:`of_case`."""
-        late = _after_surgery(view, cases)
-        regions = _current(view, cases)
+        where = _where(cases)
+        late = _after_surgery(view, where)
+        regions = _current(view, where)
         known = _feature_names(view, feature_sets)
         self._rows, self._wanted = len(cases), rois
         self._sets = {name: len(known[name][1]) for name in feature_sets}
@@ -80,7 +82,7 @@ class MatrixPlan:
             ids = [name for name in feature_sets if known[name][0] is schema]
             if ids:
                 names = {i: known[i][1] for i in ids}
-                self._parts.append(_Part(view, schema, ids, names, cases, rois, late, regions, placed))
+                self._parts.append(_Part(view, schema, ids, names, cases, rois, late, regions, where))
 
     def read(self) -> FeatureMatrix:
         """The matrix."""
@@ -121,11 +123,10 @@ class _Part:
         rois: Sequence[RoiName],
         late: pa.Table,
         regions: pa.Table,
-        placed: bool,
+        where: Where,
     ) -> None:
         kind = schema.key[-1]
-        where = ({} if placed else _where(cases)) | {kind: list(ids)}
-        self._heads = view.heads(schema.name, where, also=SOURCE_COLUMNS)
+        self._heads = view.heads(schema.name, {**where, kind: list(ids)}, also=SOURCE_COLUMNS)
         self._names = [names[name] for name in ids]
         self.width, self.refused = 0, 0
         self.names: list[str] = []
@@ -157,16 +158,24 @@ class _Part:
             self.width += len(full)
             self.blocks.append(slice(self._starts[block], self.width))
         self._lengths = {block: len(self._names[block // len(rois)]) for block in self._starts}
-        if placed:
-            used = np.flatnonzero(self._block >= 0)
-            order = used[np.argsort(self._case[used], kind="stable")]
-            self._of_case = (order, np.searchsorted(self._case[order], np.arange(len(cases) + 1)))
-            self._reader = self._heads.reader("values")
+        self._cases = len(cases)
+
+    @cached_property
+    def _by_case(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that go anywhere, by case, and where each case's begin."""
+        used = np.flatnonzero(self._block >= 0)
+        order = used[np.argsort(self._case[used], kind="stable")]
+        return order, np.searchsorted(self._case[order], np.arange(self._cases + 1))
+
+    @cached_property
+    def _reader(self) -> CellReader:
+        assert self._heads is not None
+        return self._heads.reader("values")
 
     def of_case(self, case: int) -> Iterator[tuple[list[str], np.ndarray]]:
         if self._heads is None or not self._starts:
             return
-        order, bounds = self._of_case
+        order, bounds = self._by_case
         rows = order[bounds[case] : bounds[case + 1]]
         for row, cell in zip(rows.tolist(), self._reader.cells(rows), strict=True):
             block = int(self._block[row])
@@ -223,7 +232,7 @@ def _wrong_length() -> StoreError:
     return StoreError("A row of values does not have its feature set's length.", action="Extract those cases again.")
 
 
-def _where(cases: Sequence[tuple[str, str, str]]) -> dict[str, list[str]]:
+def _where(cases: Sequence[tuple[str, str, str]]) -> Where:
     where = {"site": sorted({case[0] for case in cases})}
     patients = sorted({case[1] for case in cases})
     if len(patients) <= PATIENTS_BY_NAME:
@@ -240,15 +249,15 @@ def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:
     return pa.table(arrays, names=list(columns))
 
 
-def _current(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Table:
+def _current(view: Snapshot, where: Where) -> pa.Table:
     """The regions there are, each with the image and mask it is cut from now."""
-    heads = view.heads("rois", _where(cases), also=SOURCE_COLUMNS)
+    heads = view.heads("rois", where, also=SOURCE_COLUMNS)
     return _rows(ROI_SOURCE, []) if heads is None else heads.keys
 
 
-def _after_surgery(view: Snapshot, cases: Sequence[tuple[str, str, str]]) -> pa.Table:
+def _after_surgery(view: Snapshot, where: Where) -> pa.Table:
     """Case and sequence of the images that were made after the surgery."""
-    heads = view.heads("series", _where(cases), also=["days_from_index"])
+    heads = view.heads("series", where, also=["days_from_index"])
     if heads is None:
         return _rows((*CASE_COLUMNS, "sequence"), [])
     return heads.keys.filter(pc.greater(heads.keys["days_from_index"], 0))

@@ -4,7 +4,7 @@ Nothing that any reader could see, now or as of any earlier push, is changed: re
 committed pushes are kept, and only their files are written anew. Writers and readers go on meanwhile.
 
 Two at once lose nothing either, but on object storage the library lets both put the same files together, and
-rows stand there twice from then on: a lease (:func:`optimize_alone`) keeps it to one at a time.
+rows stand there twice from then on: a lease (:mod:`feature_store.optimize_alone`) keeps it to one at a time.
 """
 
 from __future__ import annotations
@@ -13,22 +13,15 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import time_ns
-from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.blobs import Blobs
-from feature_store.control import ControlDatabase
 from feature_store.delta import DeltaLog
 from feature_store.files import reading
-from feature_store.leases import Leases
 from feature_store.push_log import PushLog
 
-if TYPE_CHECKING:
-    from feature_store.store import FeatureStore
-
-LEASE, LEASE_S = "optimise", 60.0
 Progress = Callable[[str, float], None]
 
 
@@ -40,7 +33,7 @@ class OptimizeSettings(BaseModel):
     dead_after_hours: float = Field(default=24.0, ge=0)
     """A push that has not committed so long after it began is given up: it can then never commit."""
     files_too_many: int = Field(default=3, ge=1)
-    """A site's files are rewritten when there are so many more than their size asks for."""
+    """A site's files are rewritten when they are so many more than their size asks for, or a patient may be in more."""
     keep_files_hours: float = Field(default=168.0, ge=0)
     """Files that were replaced, or never finished, are deleted after so long; a reader may still hold them."""
 
@@ -54,22 +47,6 @@ class OptimizedTable:
     files_before: int
     files: int
     files_deleted: int
-
-
-def optimize_alone(
-    store: FeatureStore,
-    control: ControlDatabase,
-    settings: OptimizeSettings | None = None,
-    progress: Progress | None = None,
-    lease_s: float = LEASE_S,
-) -> list[OptimizedTable] | None:
-    """Optimise under the store's lease; None where another process has it (``Leases.holder(LEASE)`` says which).
-
-    The lease of one that was killed runs out after ``lease_s``. Raises LeaseLost where it ran out under this one: what
-    it has done is whole, and the rest is the other's.
-    """
-    with Leases(control).keep(LEASE, lease_s) as lease:
-        return store.optimize(settings, progress, lease.check) if lease else None
 
 
 def optimize(

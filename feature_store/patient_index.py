@@ -67,7 +67,7 @@ class PatientIndex:
     def _build(self, snapshot: Snapshot) -> None:
         cases = newest_cases(snapshot)
         try:
-            self._plan = MatrixPlan(snapshot, cases, self._feature_sets, self._rois, placed=True)
+            self._plan = MatrixPlan(snapshot, cases, self._feature_sets, self._rois)
         except UsageError:  # one patient has the same ROI in two feature sets: that is no matter of the others
             self._plan = None
         self._rows = {(site, patient_id): row for row, (site, patient_id, _) in enumerate(cases)}

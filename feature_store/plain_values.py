@@ -1,7 +1,7 @@
 """Lists of numbers that lie in a Parquet file as they lie in memory, looked at where they are.
 
 The store writes its values uncompressed and plainly encoded, a row group a page (:mod:`feature_store.folder_log`).
-Arrow decodes such a page number by number, since any of them could be null; that takes four times as long as to copy
+Arrow decodes such a page number by number, since any of them could be null; that takes several times as long as to copy
 it. What is read here is the same layout of the Parquet format, version 1 data pages: the page's header, the levels,
 then the numbers. Whatever is not exactly so (another writer, a null, an empty list, two pages, lists of several
 lengths) is left to Arrow.

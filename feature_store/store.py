@@ -98,7 +98,7 @@ class FeatureStore:
     ) -> list[OptimizedTable]:
         """Fewer files, sorted by patient; rows and files that dead writers left go (:mod:`feature_store.optimize`).
 
-        ``before_each`` is called before each table and may raise. One at a time: :func:`optimize_alone`.
+        ``before_each`` is called before each table and may raise. One at a time: :mod:`feature_store.optimize_alone`.
         """
         return optimize(self._logs, self._push_log, self.blobs, settings, progress, before_each)
 

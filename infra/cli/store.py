@@ -115,7 +115,8 @@ def optimize(
     any earlier push; sites may push and extractions may run meanwhile. One optimises at a time: where another is at it,
     that is said and nothing is done (exit code 0, with --json an empty list)."""
     from feature_store.leases import Leases
-    from feature_store.optimize import LEASE, OptimizeSettings, optimize_alone
+    from feature_store.optimize import OptimizeSettings
+    from feature_store.optimize_alone import LEASE, optimize_alone
 
     settings, house = (
         OptimizeSettings(dead_after_hours=dead_after_hours, keep_files_hours=keep_files_hours),

@@ -13,7 +13,8 @@ import pytest
 from feature_store.control import ControlDatabase, default_url
 from feature_store.errors import LeaseLost, StoreError
 from feature_store.leases import Leases
-from feature_store.optimize import LEASE, OptimizeSettings, optimize_alone
+from feature_store.optimize import OptimizeSettings
+from feature_store.optimize_alone import LEASE, optimize_alone
 from feature_store.store import FeatureStore
 from tests.feature_store.examples import case, feature_set, radiomics
 from tests.feature_store.test_processes import acknowledgements, check_whole, start, stop_before_commit, write_cases
