@@ -14,7 +14,7 @@ from feature_store.audit import Act, AuditLog
 from feature_store.control import ControlDatabase, Credential, default_url
 from feature_store.errors import PatientErased
 from feature_store.leases import Leases
-from feature_store.optimize import LEASE
+from feature_store.optimize_alone import LEASE
 from feature_store.store import FeatureStore
 from tests.feature_store.examples import case, ids
 
