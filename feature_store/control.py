@@ -136,8 +136,21 @@ class ControlDatabase:
         """All cases (of a site, in a state), by site and patient."""
         return self._cases(None if state is None else CaseRow.state == state, site)
 
-    def _cases(self, which: ColumnElement[bool] | None, site: str | None) -> list[CaseState]:
-        query = select(CaseRow.__table__).order_by(CaseRow.site, CaseRow.patient_id, CaseRow.case_id)
+    def cases_after(self, case_id: str, limit: int, site: str | None = None) -> list[CaseState]:
+        """At most ``limit`` cases (of a site) whose ids come after that one ("": from the first), by id.
+
+        A case has one place for ever, so who asks on from the last one misses none that was there at the beginning.
+        """
+        return self._cases(CaseRow.case_id > case_id, site, by=(CaseRow.case_id, CaseRow.site), limit=limit)
+
+    def _cases(
+        self,
+        which: ColumnElement[bool] | None,
+        site: str | None,
+        by: Sequence[Any] = (CaseRow.site, CaseRow.patient_id, CaseRow.case_id),
+        limit: int | None = None,
+    ) -> list[CaseState]:
+        query = select(CaseRow.__table__).order_by(*by).limit(limit)
         query = query if which is None else query.where(which)
         query = query if site is None else query.where(CaseRow.site == site)
         with self.reading() as connection:

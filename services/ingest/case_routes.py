@@ -15,10 +15,15 @@ from services import http_errors
 from services.access import SCIENTIST, SITE, Credential, KeyBook, allow
 from services.ingest.case_access import own_case, read_site
 from services.ingest.handler import RECEIVED, IngestHandler
-from services.ingest.messages import CaseReport, CaseStatus, QualityVerdict, Withdrawal
+from services.ingest.messages import CasePage, CaseReport, CaseStatus, QualityVerdict, Withdrawal
 
 POLL_S = 0.1
 MOST_WAIT_S = 60
+USUAL_PAGE, LARGEST_PAGE = 100, 1000
+After = Annotated[
+    str, Query(pattern=r"^([0-9a-f]{16})?$", description="the case whose followers are wanted; `next` has it")
+]
+Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="cases of a page")]
 Wait = Annotated[int, Query(ge=0, le=MOST_WAIT_S, description="seconds to wait for the next state")]
 Past = Annotated[
     list[Literal["received", "validated"]] | None,
@@ -33,9 +38,16 @@ def case_router(handler: IngestHandler, book: KeyBook) -> APIRouter:
     readable, own = own_case(handler, book, SITE, SCIENTIST), own_case(handler, book, SITE)
 
     @router.get("/v1/cases")
-    def list_cases(caller: Annotated[Credential, Depends(readers)]) -> list[CaseStatus]:
-        """The caller's cases (a scientist's: everybody's) and where they are on their way."""
-        return handler.cases(read_site(caller))
+    def list_cases(
+        caller: Annotated[Credential, Depends(readers)], after: After = "", limit: Limit = USUAL_PAGE
+    ) -> CasePage:
+        """The caller's cases (a scientist's: everybody's) and where they are on their way, in pages.
+
+        Ask for `next` until it is null: who does has had each case that was there at the beginning exactly once.
+        """
+        found = handler.cases_after(after, limit + 1, read_site(caller))  # one more shows whether there are more
+        more = f"/v1/cases?after={found[limit - 1].case_id}&limit={limit}" if len(found) > limit else None
+        return CasePage(cases=found[:limit], next=more)
 
     @router.get("/v1/cases/{case_id}")
     async def get_case(case: Annotated[CaseState, Depends(readable)], wait: Wait = 0, past: Past = None) -> CaseReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -214,9 +214,15 @@ class IngestHandler:
         )
 
     def cases(self, site: str | None = None) -> list[CaseStatus]:
-        """The cases of a site (None: of all)."""
-        states = self._control.cases(site)
-        waiting = self._book.waiting()
+        """The cases of a site (None: of all), by site and patient."""
+        return self._statuses(self._control.cases(site))
+
+    def cases_after(self, case_id: str, limit: int, site: str | None = None) -> list[CaseStatus]:
+        """At most ``limit`` of them, by id, from the one that follows that case ("": from the first)."""
+        return self._statuses(self._control.cases_after(case_id, limit, site))
+
+    def _statuses(self, states: Sequence[CaseState]) -> list[CaseStatus]:
+        waiting = self._book.waiting([state.case_id for state in states])
         return [_status(state, waiting=state.case_id in waiting) for state in states]
 
 

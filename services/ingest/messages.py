@@ -82,6 +82,13 @@ class CaseStatus(BaseModel):
     reasons: list[str] = Field(default_factory=list)
 
 
+class CasePage(BaseModel):
+    """Some of the cases, by case id: a case that is pushed meanwhile moves none to another page."""
+
+    cases: list[CaseStatus]
+    next: str | None = Field(description="path and query of the next page; null: these were the last")
+
+
 class CaseStep(BaseModel):
     """A state that a case came into."""
 

@@ -37,6 +37,9 @@ def test_case_states(control: ControlDatabase, url: str) -> None:
     assert control.case("c1", site="b") is None
     assert [state.case_id for state in control.cases()] == ["c1", "c2"]
     assert [state.case_id for state in control.cases("b")] == ["c2"]
+    assert [state.case_id for state in control.cases_after("", 1)] == ["c1"]
+    assert [state.case_id for state in control.cases_after("c1", 9)] == ["c2"]
+    assert control.cases_after("c1", 9, "a") == []
     with pytest.raises(UsageError):
         control.set_case_state("a", "p1", "c1", "lost")
 

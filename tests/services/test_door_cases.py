@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ import yaml
 from feature_store.audit import AuditLog
 from feature_store.vocabulary import adjacent_segments
 from infra.applications import openapi
+from pipelines.cases.manifest_schema import case_id as id_of
 from pipelines.phantom import PhantomCohort
 from tests.services.door import Door, open_door, packed
 
@@ -43,8 +45,8 @@ def test_a_case_is_followed_to_its_end(door: Door, phantoms: PhantomCohort, case
     report = door.call("scientist", "GET", f"/v1/cases/{case_id}").json()
     assert [step["state"] for step in report["history"]] == ["received", "validated"]
     assert report["receipt"]["rois"] > 0
-    assert case_id in {row["case_id"] for row in door.call("site_a", "GET", "/v1/cases").json()}
-    assert door.call("site_b", "GET", "/v1/cases").json() == []
+    assert case_id in {row["case_id"] for row in door.call("site_a", "GET", "/v1/cases").json()["cases"]}
+    assert door.call("site_b", "GET", "/v1/cases").json() == {"cases": [], "next": None}
     assert door.call("site_a", "GET", f"/v1/cases/{case_id}?wait=1&past=validated").json()["state"] == "validated"
     broken = phantoms.broken[0]
     told = door.push(broken.site, broken.folder).json()
@@ -277,6 +279,42 @@ def test_no_record_no_answer(door: Door, case_id: str, monkeypatch: pytest.Monke
     answer = door.call("site_a", "GET", f"/v1/cases/{case_id}/clinical")
     assert answer.status_code == 500
     assert "history" not in answer.text
+
+
+def test_cases_are_listed_in_pages_that_a_push_does_not_move(tmp_path: Path) -> None:
+    def known(door: Door, site: str, numbers: range) -> set[str]:
+        cases = {id_of(site, f"p{number}"): f"p{number}" for number in numbers}
+        for one, patient in cases.items():
+            door.house.control.set_case_state(site, patient, one, "validated")
+        return set(cases)
+
+    with open_door(tmp_path, carries=False) as door:
+        mine, others = known(door, "site_a", range(25)), known(door, "site_b", range(3))
+        told = door.call("site_a", "GET", "/v1/cases?limit=10").json()
+        found = told["cases"]
+        while told["next"]:
+            assert len(told["cases"]) == 10
+            assert set(parse_qs(urlsplit(told["next"]).query)) == {"after", "limit"}
+            known(door, "site_a", range(100 + 5 * len(found), 105 + 5 * len(found)))  # pushed meanwhile
+            told = door.call("site_a", "GET", told["next"]).json()
+            found += told["cases"]
+        ids = [row["case_id"] for row in found]
+        assert ids == sorted(set(ids))
+        assert mine <= set(ids)
+        assert not others & set(ids)
+        assert {row["site"] for row in found} == {"site_a"}
+        assert others <= {
+            row["case_id"] for row in door.call("scientist", "GET", "/v1/cases?limit=1000").json()["cases"]
+        }
+        known(door, "site_a", range(1000, 1100))
+        usual = door.call("site_a", "GET", "/v1/cases").json()
+        assert (len(usual["cases"]), usual["next"] is None) == (100, False)
+        gone = door.call("site_a", "GET", "/v1/cases?after=ffffffffffffffff").json()
+        assert gone == {"cases": [], "next": None}
+        for wrong in ("limit=0", "limit=1001", "limit=all", "after=p1", "after=Jane%20Doe", f"after={'f' * 5000}"):
+            answer = door.call("site_a", "GET", f"/v1/cases?{wrong}")
+            assert (answer.status_code, answer.json()["error"]) == (422, "RequestInvalid"), wrong
+            assert "Jane" not in answer.text
 
 
 def test_a_key_may_ask_so_often(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_a_case_goes_in_and_its_features_come_by_themselves(served: Served, phan
         assert client.push_case(case.folder)["unchanged"]
     assert served.call("site_a", "GET", f"/v1/cases/{case_id}").json()["state"] == "extracted"
     assert case_pushes(served) == pushed
-    assert case_id in {row["case_id"] for row in served.call("scientist", "GET", "/v1/cases").json()}
+    assert case_id in {row["case_id"] for row in served.call("scientist", "GET", "/v1/cases").json()["cases"]}
 
 
 def test_a_site_writes_and_reads_its_own_cases_only(served: Served, phantoms: PhantomCohort) -> None:
@@ -262,7 +262,7 @@ def test_a_study_goes_in_by_stow_and_is_a_case_when_the_site_says_so(served: Ser
     assert httpx.post(url, content=related(ct_with_mask()), headers=headers, timeout=60).status_code == 200
     made = served.call("site_p", "POST", "/dicom-web/studies/1.2.3/complete").json()
     assert (made["state"], made["rois"]) == ("validated", 3)
-    assert [case["case_id"] for case in served.call("site_p", "GET", "/v1/cases").json()] == [made["case_id"]]
+    assert [case["case_id"] for case in served.call("site_p", "GET", "/v1/cases").json()["cases"]] == [made["case_id"]]
 
 
 def test_a_run_says_over_http_how_far_it_is_and_stops_when_asked(served: Served) -> None:
