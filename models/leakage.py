@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from feature_store.vocabulary import Partition
 from models.classifiers import PERMUTATION_CLASSIFIERS, configurations
-from models.evaluation.auc import auc
+from models.evaluation.auc import auc_within
 from models.folds import permuted_within, rarer_class, stratified_folds
 from models.protocol import develop
 from models.spread import OnCores, Spread
@@ -45,11 +46,17 @@ def leakage_check(
 ) -> LeakageCheck:
     """Runs the protocol on outcomes permuted within each partition and site, test patients' outcomes as well.
 
-    Judged on the external test patients, else on internal validation, else (where neither has both outcomes)
-    by the nested AUC of training. The permuted runs use fewer folds and a smaller grid, both stated. The check
-    fails only when the 95 % interval of the mean AUC (Student's t) lies above 0.5.
+    Judged on the external test patients, else on internal validation, else (where neither has a site with both
+    outcomes) by the nested AUC of training. Outcomes keep their share at every site, and a protocol without any leak
+    may learn sites from scanners: pairs of patients of one site count, and no others (``auc_within``). The permuted
+    runs use fewer folds and a smaller grid, both stated. The check fails only when the 95 % interval of the mean AUC
+    (Student's t) lies above 0.5; where no site has both outcomes it cannot be made, with the ``reason``.
     """
-    cohort = next((c for c in PREFERRED_COHORTS if rarer_class(patients.y[patients.rows(c)]) > 0), NESTED)
+    cohort = next((c for c in (*PREFERRED_COHORTS, NESTED) if _pairs(patients, c)), None)
+    if cohort is None:
+        nothing = dict.fromkeys(("passed", "cohort", "permuted_auc_mean", "permuted_auc_ci"))
+        reason = "No site has patients of both outcomes, so that outcomes cannot be permuted within sites."
+        return LeakageCheck({**nothing, "signature": kind, "n_permutations": 0, "reason": reason}, [])
     reduced = settings.model_copy(update={"n_folds": settings.permutation_folds, "classifiers": {}, "n_jobs": 1})
     spread = spread or OnCores(settings.n_jobs)
     seeds = ((settings.seed + 1 + i,) for i in range(settings.permutations))
@@ -75,7 +82,7 @@ def leakage_check(
 
 
 def permuted_auc(patients: StudyPatients, kind: str, cohort: str, settings: StudySettings, seed: int) -> float:
-    """AUC of one run of the whole protocol on permuted outcomes."""
+    """AUC, within sites, of one run of the whole protocol on permuted outcomes."""
     with threadpool_limits(1):
         permuted = patients.with_outcomes(permuted_within(patients.y, patients.groups(), seed))
         training = permuted.training()
@@ -83,10 +90,23 @@ def permuted_auc(patients: StudyPatients, kind: str, cohort: str, settings: Stud
         points = configurations("quick", PERMUTATION_CLASSIFIERS)
         needed = training.only(kind)
         development = develop(needed, folds, settings, points=points)
-        if cohort == NESTED:
-            return development.crossfits[kind].nested_auc
-        rows = permuted.rows(cohort)
-        return auc(permuted.y[rows], development.signatures[kind].logits(permuted.frame(rows)))
+        rows = _judged(permuted, cohort)
+        nested = cohort == NESTED
+        fits, signatures = development.crossfits, development.signatures
+        scores = fits[kind].logits if nested else signatures[kind].logits(permuted.frame(rows))
+        found = auc_within(permuted.y[rows], scores, permuted.site[rows])
+        assert found is not None  # the cohort was taken for having such pairs, and permuting keeps them
+        return found
+
+
+def _judged(patients: StudyPatients, cohort: str) -> Ints:
+    return patients.rows(Partition.TRAINING if cohort == NESTED else cohort)
+
+
+def _pairs(patients: StudyPatients, cohort: str) -> bool:
+    """Whether a site has patients of both outcomes there."""
+    rows = _judged(patients, cohort)
+    return any(rarer_class(patients.y[rows[patients.site[rows] == site]]) > 0 for site in set(patients.site[rows]))
 
 
 def mean_interval(aucs: list[float]) -> tuple[float, float] | None:

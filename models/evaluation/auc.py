@@ -32,6 +32,23 @@ def auc(y: ArrayLike, scores: ArrayLike) -> float:
     return float((ranks[events].sum() - m * (m + 1) / 2) / (m * n))
 
 
+def auc_within(y: ArrayLike, scores: ArrayLike, strata: ArrayLike) -> float | None:
+    """The AUC over pairs of an event and a non-event of the same stratum only; None where there is no such pair.
+
+    ``strata`` (n,). What tells strata apart has no part in it. With one stratum it is :func:`auc`.
+    """
+    events = outcomes(y)
+    values, groups = numbers(scores, events), np.asarray(strata)
+    right, pairs = 0.0, 0
+    for group in np.unique(groups):
+        here = groups == group
+        m = int(events[here].sum())
+        ranks = rankdata(values[here])
+        right += float(ranks[events[here]].sum() - m * (m + 1) / 2)
+        pairs += m * (int(here.sum()) - m)
+    return right / pairs if pairs else None
+
+
 def delong_variance(y: ArrayLike, scores: ArrayLike) -> float:
     """Variance of the AUC by DeLong, DeLong and Clarke-Pearson (1988), by midranks (Sun and Xu 2014).
 

@@ -136,9 +136,7 @@ def validation_size(area: float, prevalence: float, predictor: FloatArray | tupl
     return ValidationSize(
         observed_expected=math.ceil((1 - prevalence) / (prevalence * ratio**2)),
         calibration_slope=math.ceil(_information(predictor) / (SLOPE_WIDTH / (2 * Z)) ** 2),
-        auc=math.ceil(
-            brentq(lambda n: _auc_error(area, prevalence, n) - AUC_WIDTH / (2 * Z), 2 / min(prevalence, 0.5), 1e9)
-        ),
+        auc=math.ceil(_for_auc(area, prevalence)),
     )
 
 
@@ -174,6 +172,16 @@ def _auc_error(area: float, prevalence: float, n: float) -> float:
     half = n / 2 - 1
     spread = area * (1 - area) * (1 + half * (1 - area) / (2 - area) + half * area / (1 + area))
     return math.sqrt(spread / (n * n * prevalence * (1 - prevalence)))
+
+
+def _for_auc(area: float, prevalence: float) -> float:
+    """Patients for an AUC's interval; of an AUC near 1 the fewest that can hold both outcomes are enough."""
+
+    def too_wide(n: float) -> float:
+        return _auc_error(area, prevalence, n) - AUC_WIDTH / (2 * Z)
+
+    fewest = 2 / min(prevalence, 1 - prevalence)
+    return fewest if too_wide(fewest) <= 0 else float(brentq(too_wide, fewest, 1e9))
 
 
 def _normal() -> tuple[FloatArray, FloatArray]:

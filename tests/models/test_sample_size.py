@@ -81,3 +81,10 @@ def test_expected_widths_are_reached_and_seen():
     assert expected_widths(size.auc, area, prevalence, eta)["auc"] == pytest.approx(0.1, abs=1e-3)
     low, high = calibration_slope_ci(y[:1000], 1 / (1 + np.exp(-eta[:1000])))
     assert high - low == pytest.approx(expected_widths(1000, area, prevalence, eta)["calibration_slope"], rel=0.15)
+
+
+@pytest.mark.parametrize("area", [1.0, 0.9999])
+def test_a_perfect_model_is_validated_by_the_fewest_patients(area):
+    size = validation_size(area, 0.25, (0.0, 1.0))
+    assert size.auc == 8
+    assert size.needed == max(size.observed_expected, size.calibration_slope)
