@@ -58,10 +58,16 @@ class Blobs:
 
     def names(self, kind: str) -> list[str]:
         """All blobs of a kind, sorted."""
+        return sorted(self.written(kind))
+
+    def written(self, kind: str) -> dict[str, float]:
+        """All blobs of a kind, and when (seconds since 1970) each was put."""
         selector = pafs.FileSelector(kind, allow_not_found=True, recursive=True)
         files = [info for info in self._files().get_file_info(selector) if info.type == pafs.FileType.File]
-        found = [info.base_name.removesuffix(SUFFIXES[kind]) for info in files]
-        return sorted(name for name in found if HASH.fullmatch(name))  # what is half written begins with a dot
+        found = {info.base_name.removesuffix(SUFFIXES[kind]): info.mtime_ns / 1e9 for info in files}
+        return {
+            name: at for name, at in found.items() if HASH.fullmatch(name)
+        }  # what is half written begins with a dot
 
     def read_bytes(self, kind: str, name: str) -> bytes:
         """The whole blob. Raises NotFound, or BlobCorrupt where the bytes no longer have their hash."""

@@ -1,14 +1,19 @@
 """Every promise of the store, looked at over all its data, with counts.
 
 Nothing is repaired here. A broken promise means damaged files, or a store that something else has written to.
+
+Given what an earlier check found, only what is new since is read, and what spans files is looked at among the keys
+(:mod:`feature_store.check_table`). Damage that leaves an earlier file's length as it was is then not seen, nor values
+of earlier rows that no longer fit because something else gave their feature set another meaning: only the whole check
+finds these.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +21,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.blobs import Blobs
-from feature_store.erasures import Erased, Erasure, erasures, expected_rows
-from feature_store.errors import AsdegError, StoreError, UsageError
-from feature_store.rows import composite, count_broken, row_hashes, withdrawal_hashes
-from feature_store.schemas import TABLES, TableSchema
+from feature_store.check_table import WHOLE_FILES, TableFound, check_table, wrong_files
+from feature_store.checked import Checked, Promise
+from feature_store.delta import DeltaLog
+from feature_store.erasures import erasures
+from feature_store.errors import AsdegError
+from feature_store.files import DataFiles
+from feature_store.heads import Heads
+from feature_store.rows import composite
+from feature_store.schemas import PUSHES, TABLES
 from feature_store.snapshot import Snapshot
 
 Verify = Callable[[str, str], None]
@@ -40,32 +50,55 @@ BLOBS = (
 )
 
 
-@dataclass(frozen=True)
-class Promise:
-    """One promise: how many things were looked at, and how many broke it."""
-
-    promise: str
-    table: str
-    looked_at: int
-    broken: int
+CLOCKS_APART_S = 3600.0
+"""A blob has the time of the machine, or of the object storage, that wrote it."""
 
 
-def check(snapshot: Snapshot, blobs: Blobs, verify: Verify | None = None) -> Iterator[Promise]:
-    """Look at everything, promise by promise. With ``verify`` every blob is read as well (slow)."""
-    yield from _pushes(snapshot)
+def check(
+    snapshot: Snapshot,
+    logs: Mapping[str, DeltaLog],
+    blobs: Blobs,
+    verify: Verify | None = None,
+    last: Checked | None = None,
+) -> Generator[Promise, None, Checked]:
+    """Look at everything that is new since ``last`` (None: at everything), promise by promise.
+
+    With ``verify`` blobs are read as well (slow). Returns what the next check may take over.
+    """
+    began = time.time()
+    if last is not None and last.sequence > snapshot.sequence:  # of a store that was there before this one
+        last = None
     known = erasures(snapshot)
+    yield from _pushes(snapshot, logs[PUSHES.name])
+    found: dict[str, TableFound] = {}
+    written = {name for text in snapshot.pushes["tables"].to_pylist() for name in json.loads(text)}
     for schema in TABLES.values():
-        if schema.name != "pushes" and snapshot.files(schema.name) is not None:
-            yield from _table(snapshot, schema, known)
+        if schema.name != PUSHES.name and (schema.name in written or snapshot.files(schema.name) is not None):
+            found[schema.name] = yield from check_table(snapshot, logs[schema.name], schema, known, last)
+    readable = Snapshot(logs, snapshot.pushes, {name: table.readable for name, table in found.items()})
     for table, column, target, length in REFERENCES:
-        yield from _reference(snapshot, table, column, target, length)
-    yield from _kept(snapshot, blobs, verify)
-    members = snapshot.table("cohorts", ["site", "patient_id", "partition"]).group_by(["site", "patient_id"])
+        for promise in _reference(readable, found[table].new, table, column, target, length) if table in found else ():
+            yield promise
+            if promise.broken:
+                found[table] = replace(found[table], settled=None)
+    read_at = None if last is None else last.blobs_read_at
+    all_read = yield from _kept(readable, blobs, verify, read_at or 0.0)
+    members = readable.table("cohorts", ["site", "patient_id", "partition"]).group_by(["site", "patient_id"])
     counts = members.aggregate([("partition", "count_distinct")])["partition_count_distinct"]
     yield Promise("a patient has one partition for ever", "cohorts", len(counts), _sum(pc.greater(counts, 1)))
+    return Checked(
+        sequence=snapshot.sequence,
+        checked_at=began,
+        files={name: table.settled for name, table in found.items() if table.settled},
+        erasures=tuple(sorted(erasure.erasure for erasure in known if erasure.state == "finished")),
+        blobs_read_at=began if all_read else read_at,
+    )
 
 
-def _pushes(snapshot: Snapshot) -> Iterator[Promise]:
+def _pushes(snapshot: Snapshot, log: DeltaLog) -> Iterator[Promise]:
+    files = log.files()
+    listing = [] if files is None else files.listing
+    yield Promise(WHOLE_FILES, "pushes", len(listing), 0 if files is None else len(wrong_files(log, files.listing)[0]))
     rows = snapshot.pushes
     numbers, times = np.asarray(rows["sequence"]), np.asarray(rows["committed_at"].cast(pa.int64()))
     gaps = int((numbers != np.arange(1, len(rows) + 1)).sum())
@@ -75,78 +108,41 @@ def _pushes(snapshot: Snapshot) -> Iterator[Promise]:
     yield Promise("a push is committed once", "pushes", len(rows), repeated)
 
 
-def _table(snapshot: Snapshot, schema: TableSchema, known: list[Erasure]) -> Iterator[Promise]:
-    """Rules, hashes and wholeness of one table, in one pass over its committed rows."""
-    files = snapshot.files(schema.name)
-    assert files is not None
-    committed = snapshot.pushes["push_id"]
-    rules: Counter[str] = Counter()
-    rows = changed = left = 0
-    found: dict[str, set[str]] = {}
-    finished = Erased([erasure for erasure in known if erasure.state == "finished"])
-    try:
-        for batch in files.dataset().scanner(batch_size=2048).to_batches():
-            table = pa.Table.from_batches([batch])
-            left += int(finished.mask(table).sum())
-            shown = table.filter(pc.is_in(table["push_id"], value_set=committed))
-            rows += len(shown)
-            rules.update(count_broken(schema, shown))
-            gone = pc.fill_null(shown["withdrawn"], False)
-            hashes = pc.if_else(gone, withdrawal_hashes(schema, shown), row_hashes(schema, shown))
-            changed += _sum(pc.not_equal(hashes, shown["row_hash"]))
-            for push_id, key in zip(
-                shown["push_id"].to_pylist(), composite(shown, schema.key).to_pylist(), strict=True
-            ):
-                found.setdefault(push_id, set()).add(key)
-    except OSError as error:
-        raise StoreError(
-            f"A file of table {schema.name} cannot be read ({type(error).__name__}).", action="Restore a backup."
-        ) from error
-    yield Promise("rows keep the schema's rules", schema.name, rows, sum(rules.values()))
-    yield Promise("rows have the hash they were written with", schema.name, rows, changed)
-    torn = 0
-    for push in snapshot.pushes.select(["push_id", "kind", "tables"]).to_pylist():
-        count = json.loads(push["tables"]).get(schema.name, 0)
-        torn += len(found.get(push["push_id"], ())) not in expected_rows(schema.name, push, count, known)
-    yield Promise("a push is whole", schema.name, len(snapshot.pushes), torn)
-    if known and "patient_id" in schema.column_names:
-        yield Promise("no row is of an erased patient", schema.name, rows, left)
-
-
 def _reference(
-    snapshot: Snapshot, table: str, column: str, target: str, length: Callable[[dict[str, Any]], int]
+    snapshot: Snapshot, new: DataFiles, table: str, column: str, target: str, length: Callable[[dict[str, Any]], int]
 ) -> Iterator[Promise]:
     lengths = {row[column]: length(row) for row in snapshot.table(target).to_pylist()}
     heads = snapshot.heads(table)
-    if heads is None:
-        return
-    rows = unknown = wrong = 0
-    for batch in heads.batches([column, "values"]):
+    assert heads is not None
+    unknown = _sum(pc.invert(pc.is_in(heads.keys[column], value_set=pa.array(list(lengths), pa.string()))))
+    yield Promise(f"{column} is a row of {target}", table, len(heads.keys), unknown)
+    named = [*TABLES[table].key, "push_id"]
+    rows, wrong = 0, set()
+    for batch in Heads(new, {}, TABLES[table].key, snapshot.pushes).batches([*named, "values"]):
+        wanted = pa.array([lengths.get(name) for name in batch[column].to_pylist()], pa.int64())
+        other = pc.fill_null(pc.not_equal(pc.list_value_length(batch["values"]), wanted), False)
+        wrong |= set(composite(batch.filter(other), named).to_pylist())
         rows += len(batch)
-        found = pc.list_value_length(batch.column("values")).to_pylist()
-        for name, count in zip(batch.column(column).to_pylist(), found, strict=True):
-            unknown += name not in lengths
-            wrong += name in lengths and count is not None and count != lengths[name]
-    yield Promise(f"{column} is a row of {target}", table, rows, unknown)
-    yield Promise(f"values are as long as {target} says", table, rows, wrong)
+    if wrong:  # among what is new, an earlier revision may be the newest
+        wrong &= set(composite(heads.keys, named).to_pylist())
+    taken = max(len(heads.keys) - rows, 0)
+    yield Promise(f"values are as long as {target} says", table, rows, len(wrong), taken)
 
 
-def _kept(snapshot: Snapshot, blobs: Blobs, verify: Verify | None) -> Iterator[Promise]:
+def _kept(snapshot: Snapshot, blobs: Blobs, verify: Verify | None, read_at: float) -> Generator[Promise, None, bool]:
+    """Every blob is there; with ``verify`` those written after ``read_at`` are whole. Returns whether all are."""
+    written = {kind: blobs.written(kind) for kind in {kind for _, _, kind in BLOBS}}
+    all_sound = verify is not None
     for table, column, kind in BLOBS:
         names = [name for name in pc.unique(snapshot.table(table, [column])[column]).to_pylist() if name is not None]
-        lost = [name for name in names if not _is_kept(blobs, kind, name)]
-        yield Promise(f"every {column} is kept among {kind}", table, len(names), len(lost))
+        here = sorted(name for name in names if name in written[kind])
+        yield Promise(f"every {column} is kept among {kind}", table, len(names), len(names) - len(here))
         if verify is not None:
-            here = sorted(set(names) - set(lost))
-            broken = sum(not _sound(verify, kind, name) for name in here)
-            yield Promise(f"every {column} still has its hash", table, len(here), broken)
-
-
-def _is_kept(blobs: Blobs, kind: str, name: str) -> bool:
-    try:
-        return blobs.has(kind, name)
-    except UsageError:  # no blob can have such a name
-        return False
+            new = [name for name in here if written[kind][name] > read_at - CLOCKS_APART_S]
+            broken = sum(not _sound(verify, kind, name) for name in new)
+            all_sound = all_sound and not broken
+            yield Promise(f"every {column} still has its hash", table, len(new), broken, len(here) - len(new))
+    return all_sound
 
 
 def _sound(verify: Verify, kind: str, name: str) -> bool:

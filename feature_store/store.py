@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.blobs import Blobs
-from feature_store.check import Promise, Verify, check
+from feature_store.check import Verify, check
+from feature_store.checked import Checked, Promise, read_checked, write_checked
 from feature_store.delta import DeltaLog
 from feature_store.erasures import erased, refused
 from feature_store.errors import StoreNotFound, UsageError
@@ -102,9 +103,17 @@ class FeatureStore:
         """
         return optimize(self._logs, self._push_log, self.blobs, settings, progress, before_each)
 
-    def check(self, verify: Verify | None = None) -> Iterator[Promise]:
-        """Every promise over all data, with counts (:mod:`feature_store.check`)."""
-        return check(self.snapshot(), self.blobs, verify)
+    def last_checked(self) -> Checked | None:
+        """What the last check found whole; None where there was none."""
+        return read_checked(self._location)
+
+    def check(self, verify: Verify | None = None, last: Checked | None = None) -> Iterator[Promise]:
+        """Every promise, with counts: over all data, or over what is new since ``last`` (:mod:`feature_store.check`).
+
+        What it found whole is :meth:`last_checked` from then on, once the last promise was asked for.
+        """
+        found = yield from check(self.snapshot(), self._logs, self.blobs, verify, last)
+        write_checked(self._location, found)
 
     def snapshot(self, as_of: int | datetime | None = None) -> Snapshot:
         """Whole pushes up to sequence ``as_of``, or up to a time (with a time zone), or all of them."""

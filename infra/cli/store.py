@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,7 @@ def register(app: typer.Typer) -> None:
     command(store, "sql", example=example)(sql)
     example = "asdeg store explain p001 ct.vertebral_body.all.original_shape_MeshVolume --site site_a"
     command(store, "explain", example=example, patients=True)(explain)
-    command(store, "check", example="asdeg store check --blobs")(check)
+    command(store, "check", example="asdeg store check --blobs, and every night: asdeg store check --since-last")(check)
     command(store, "optimize", example="asdeg store optimize")(optimize)
     command(store, "backup", example="asdeg store backup /backups/asdeg")(backup)
     command(store, "restore", example="asdeg store restore /backups/asdeg --store ./asdeg-store")(restore)
@@ -87,9 +88,18 @@ def explain(
 def check(
     session: Session,
     blobs: Annotated[bool, typer.Option("--blobs", help="Read every image, mask and artefact as well.")] = False,
+    since_last: Annotated[
+        bool, typer.Option("--since-last", help="Read only what is new since the last check; of the rest, see below.")
+    ] = False,
 ) -> None:
-    """Look whether every promise of the store holds over all its data; nothing is changed."""
+    """Look whether every promise of the store holds over all its data; nothing is repaired.
+
+    With --since-last what an earlier check found whole is taken over, because files are never changed: of it only
+    presence and length of files, presence of blobs, keys and references are looked at. Bits that flipped in a file
+    whose length stayed the same are not seen, nor with --blobs an image that changed without a new time of writing.
+    Run it every night, and every week the whole check. Without an earlier check it is the whole one."""
     store = session.house().store
+    last = store.last_checked() if since_last else None
 
     def verify(kind: str, name: str) -> None:
         from feature_store.blobs import NAMED_BY_BYTES
@@ -100,8 +110,12 @@ def check(
         else:
             read_canonical(store.blobs.local_path(kind, name), name)
 
-    found = [vars(promise) for promise in store.check(verify if blobs else None)]
-    session.table("Promises", ("promise", "table", "looked_at", "broken"), found)
+    found = [vars(promise) for promise in store.check(verify if blobs else None, last)]
+    session.table("Promises", ("promise", "table", "looked_at", "taken_over", "broken"), found)
+    if since_last:
+        at = "" if last is None else f"{datetime.fromtimestamp(last.checked_at, UTC):%Y-%m-%d %H:%M} UTC"
+        since = f"push {last.sequence}, checked {at}" if last else "nothing: no check was here before, all was read"
+        session.note(f"Taken over from {since}.")
     if broken := sum(bool(row["broken"]) for row in found):
         raise StoreError(f"{broken} promises are broken.", action="Restore a backup, and look at what wrote there.")
 

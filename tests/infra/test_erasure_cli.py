@@ -45,6 +45,8 @@ def test_a_patient_is_erased_and_let_in_again(tmp_path: Path, capsys: pytest.Cap
     assert done["rows"]["clinical"] == 2
     code, said = run("store", "check")
     assert code == 1  # example cases have no images
+    code, said = run("store", "check", "--since-last", as_json=False)
+    assert (code, "Taken over from push 4, checked" in said) == (1, True)
     code, listed = run("withdrawals")
     assert [(row["change"], row["site"], row["case_id"]) for row in listed] == [("erased", "a", None)]
     assert run("audit", "verify", "--head", verified["head"])[1]["rows"] == 2
