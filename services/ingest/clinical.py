@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipelines.cases.plain_manifest import plain_clinical
 from services.ingest.follow_up import FollowUp
 from services.ingest.messages import Finding, Said, TableReceipt
 from services.ingest.patient_table import Pseudonym, parse_row, read_table, usable_rows
+from services.ingest.said_before import said_meanwhile
 
 TRIES = 20
 COLUMNS = ("site", "patient_id", *Clinical.model_fields)
@@ -31,6 +33,13 @@ class ClinicalVariables:
         """All variables of one case; what is not named is not known from now on."""
         push = self._push(case.site, [{"patient_id": case.patient_id, **plain_clinical(variables).model_dump()}])
         return Said(case_id=case.case_id, unchanged=push.sequence is None)
+
+    def stand(self, case: CaseState, accepted: datetime) -> None:
+        """What was said of a case after a push of it had been accepted stands, though that push was carried out later:
+        it is said again, and the history has both."""
+        key = {"site": case.site, "patient_id": case.patient_id, "case_id": case.case_id}
+        if said := said_meanwhile(self._store.snapshot(), key, accepted):
+            self.put(case, Clinical(**{name: said[name] for name in Clinical.model_fields}))
 
     def put_table(self, rows: Iterable[Mapping[str, object]], site: str) -> TableReceipt:
         """Variables of many patients, a row each; rows that cannot be used come back as findings."""

@@ -49,9 +49,10 @@ class FollowUp:
     def add_table(self, rows: Iterable[Mapping[str, object]], site: str) -> OutcomesReceipt:
         """Measurements of many patients, each row with its ``patient_id`` (and ``site``, if at all, this one).
 
-        Rows that break a rule, or whose patient has no case here, come back as findings; the others are stored.
+        Rows that break a rule, repeat a measurement of the table, or whose patient has no case here, come back as
+        findings; the others are stored.
         """
-        found = usable_rows(rows, site, self._store.snapshot(), _parse, self._pseudonym, FollowUpError)
+        found = usable_rows(rows, site, self._store.snapshot(), _parse, self._pseudonym, FollowUpError, once=KEY)
         usable, findings = found.rows, found.findings
         push, labels = self._push(site, usable, whole=False)
         findings += [

@@ -12,7 +12,7 @@ import structlog
 from feature_store import errors
 from feature_store.control import CaseState, ControlDatabase
 from feature_store.erasure import take_back
-from feature_store.errors import AccessDenied, AsdegError, Conflict, ManifestError, NotFound, PatientErased
+from feature_store.errors import AccessDenied, AsdegError, Conflict, ManifestError, NotFound, NotReady, PatientErased
 from feature_store.plain_words import plain_reason
 from feature_store.pushes import PushReceipt
 from feature_store.store import FeatureStore
@@ -21,6 +21,7 @@ from feature_store.withdrawal import CASE_TABLES, no_longer_there, withdraw_case
 from pipelines.cases.case import CaseReading, case_rows, names_of_blobs, read_case, store_images
 from pipelines.cases.case_quality import store_overlays
 from pipelines.cases.manifest import CaseManifest, read_manifest
+from pipelines.cases.manifest import case_id as named_case
 from pipelines.cases.quality.verdict import Verdict
 from services.ingest.clinical import ClinicalVariables
 from services.ingest.follow_up import FollowUp
@@ -85,12 +86,22 @@ class IngestHandler:
         return manifest.patient_id, manifest.case_id
 
     def ingest_folder(
-        self, case_dir: Path, site: str, before_it_is_kept: Callable[[], None] = lambda: None
+        self,
+        case_dir: Path,
+        site: str,
+        before_it_is_kept: Callable[[], None] = lambda: None,
+        accepted: datetime | None = None,
     ) -> CaseReceipt:
-        """Store the case of a folder, as :meth:`ingest_reading` does; ``before_it_is_kept`` may stop that."""
+        """Store the case of a folder, as :meth:`ingest_reading` does; ``before_it_is_kept`` may stop that.
+
+        Clinical variables that the site has sent by themselves after the case was ``accepted`` stand.
+        """
         reading = read_case(case_dir)
         before_it_is_kept()
-        return self.ingest_reading(reading, site)
+        receipt = self.ingest_reading(reading, site)
+        if accepted is not None:
+            self.clinical.stand(self.find(receipt.case_id, site), accepted)
+        return receipt
 
     def ingest_reading(self, reading: CaseReading, site: str) -> CaseReceipt:
         """Store one case. What cannot be used comes back as findings; the rest is stored in one push.
@@ -184,8 +195,13 @@ class IngestHandler:
         return self.withdraw_patient(state.site, state.patient_id, reason, withdrawn_by)
 
     def withdraw_patient(self, site: str, patient_id: str, reason: str, withdrawn_by: str) -> CaseStatus:
-        """As :meth:`withdraw`, of a patient's case."""
+        """As :meth:`withdraw`, of a patient's case. Raises NotReady while a push of it is still to be carried out,
+        which would bring it back."""
         reason = plain_reason(reason)
+        state = self._control.case(named_case(site, patient_id), site)
+        unread = state is not None and _status(state, waiting=bool(self._book.waiting([state.case_id]))).state
+        if unread == RECEIVED:
+            raise NotReady("The case is still being read.", action="Withdraw it once it is validated or rejected.")
         case_id = withdraw_case(self._store, site, patient_id, reason, withdrawn_by)
         self._control.set_case_state(site, patient_id, case_id, WITHDRAWN, [reason])
         log.info("withdrawal", site=site)

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -225,7 +226,8 @@ class Intake:
             upload = self._book.try_again(upload, upload.attempts + 1)
             try:
                 case_dir = case_folder(self.inbox.of(upload) / "case")
-                receipt = self._handler.ingest_folder(case_dir, upload.site, lease.check)
+                accepted = datetime.fromtimestamp(upload.accepted_at or 0.0, UTC)
+                receipt = self._handler.ingest_folder(case_dir, upload.site, lease.check, accepted)
             except (StoreError, LeaseLost):
                 with contextlib.suppress(Conflict):  # whoever has it now may be done
                     self._book.try_again(upload, upload.attempts - 1)  # it is not the case's fault

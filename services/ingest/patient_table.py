@@ -82,13 +82,27 @@ def usable_rows(
     parse: Callable[[dict[str, object], str], Mapping[str, Any]],
     pseudonym: Pseudonym,
     error: type[InputError],
+    once: Sequence[str] = (),
 ) -> UsableRows:
-    """What ``parse(row without site and patient_id, which row)`` gives, of patients who have a case at the site."""
+    """What ``parse(row without site and patient_id, which row)`` gives, of patients who have a case at the site.
+
+    ``once``: columns in which two rows of a patient must differ; the first one counts.
+    """
     found = UsableRows()
+    seen: set[tuple[Any, ...]] = set()
     known = set(snapshot.table("cases", ["patient_id"], where={"site": site})["patient_id"].to_pylist())
     for number, row in enumerate(rows, start=1):
         try:
-            found.rows.append(_usable(dict(row), site, known, f"row {number}", parse, pseudonym, error))
+            usable = _usable(dict(row), site, known, f"row {number}", parse, pseudonym, error)
+            key = tuple(usable[name] for name in ("patient_id", *once))
+            if once and key in seen:
+                raise error(
+                    f"It has the {', '.join(once)} of an earlier row of the patient.",
+                    action="Send each once.",
+                    file=f"row {number}",
+                )
+            seen.add(key)
+            found.rows.append(usable)
         except (InputError, UsageError) as refused:  # UsageError: what stands there is no patient id
             found.findings.append(
                 Finding(code=refused.code, file=refused.file, message=refused.message, action=refused.action)

@@ -2,7 +2,7 @@
 
 The surgery's day may come after the images, and clinical variables are mended one by one. A nightly push of the
 whole case, or a late piece of a study, says nothing new about them; only what it says differently from the push
-before counts as a correction.
+before counts as a correction. What is said of a case that was accepted and is not carried out yet is the newer word.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from feature_store.schemas import CLINICAL
 from feature_store.snapshot import Snapshot
 from pipelines.cases.case import CaseReading
+from pipelines.cases.manifest_schema import Clinical
 
 CASE_PUSH = "case"
 """The kind of a push that brings a whole case."""
+VARIABLES = tuple(Clinical.model_fields)
 
 
 def anchored(reading: CaseReading, snapshot: Snapshot) -> CaseReading:
@@ -55,15 +58,29 @@ def anchored(reading: CaseReading, snapshot: Snapshot) -> CaseReading:
 
 def said_since(snapshot: Snapshot, row: Mapping[str, Any]) -> dict[str, Any] | None:
     """The case's clinical variables where the site has sent them by themselves since the last push of the case, and
-    ``row``, the case as it is pushed now, says the same as that push did; else None."""
-    where = {name: row[name] for name in CLINICAL.key}
-    revisions = snapshot.revisions("clinical", where=where).sort_by("push_sequence").to_pylist()
-    if not revisions or revisions[-1]["withdrawn"]:
+    ``row``, the case as it is pushed now, says the same as that push did, or (as DICOM does) nothing; else None."""
+    revisions = _revisions(snapshot, row)
+    if not revisions or revisions[-1][1]["withdrawn"] or revisions[-1][0] == CASE_PUSH:
         return None
+    pushed = [one for kind, one in revisions if kind == CASE_PUSH]
+    names = CLINICAL.column_names if pushed else VARIABLES
+    before = pushed[-1] if pushed else dict.fromkeys(VARIABLES)
+    return revisions[-1][1] if all(before[name] == row[name] for name in names) else None
+
+
+def said_meanwhile(snapshot: Snapshot, case: Mapping[str, Any], accepted: datetime) -> dict[str, Any] | None:
+    """The clinical variables that the site sent by themselves after a push of the case had been ``accepted``, where
+    that push, carried out later, has replaced them; else None."""
+    revisions = _revisions(snapshot, case)
+    if not revisions or revisions[-1][0] != CASE_PUSH:
+        return None
+    said = [one for kind, one in revisions if kind != CASE_PUSH]
+    return said[-1] if said and not said[-1]["withdrawn"] and said[-1]["committed_at"] > accepted else None
+
+
+def _revisions(snapshot: Snapshot, case: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Kind of push and row of every revision of a case's clinical variables, oldest first."""
+    where = {name: case[name] for name in CLINICAL.key}
+    rows = snapshot.revisions("clinical", where=where).sort_by("push_sequence").to_pylist()
     kinds = snapshot.pushes["kind"]
-    by_kind = [(kinds[one["push_sequence"] - 1].as_py(), one) for one in revisions]
-    if by_kind[-1][0] == CASE_PUSH:
-        return None
-    pushed = [one for kind, one in by_kind if kind == CASE_PUSH]
-    same = bool(pushed) and all(pushed[-1][name] == row[name] for name in CLINICAL.column_names)
-    return revisions[-1] if same else None
+    return [(kinds[row["push_sequence"] - 1].as_py(), row) for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from feature_store.control import Credential
 from feature_store.erasure import erase_patient
 from feature_store.errors import Conflict
 from pipelines.cases.manifest_schema import Clinical
-from services.ingest.dicom.sites import DicomSite
+from services.ingest.dicom.sites import DicomSite, DicomSites
 from services.ingest.dicom.statuses import (
     DUPLICATE,
     ELEMENTS_DISCARDED,
@@ -26,6 +27,7 @@ from services.ingest.dicom.statuses import (
     OUT_OF_RESOURCES,
     SUCCESS,
 )
+from services.ingest.messages import DayOfSurgery
 from tests.pipelines.imaging.dicom_folder import recoded
 from tests.services.dicom.doors import SITE, Doors
 from tests.services.dicom.studies import PATIENT, blocks, ct_study, ct_with_mask, segmentation, structures, t2_study
@@ -175,6 +177,34 @@ def test_the_surgery_day_and_clinical_variables_stay_when_more_comes(doors: Door
     (clinical,) = doors.store.snapshot().table("clinical").to_pylist()
     assert (clinical["age"], clinical["sex"]) == (61.0, "female")
     assert b"20240112" not in b"".join(path.read_bytes() for path in doors.folder.rglob("*.json"))
+
+
+def test_what_is_said_before_the_study_is_a_case_stays(tmp_path: Path) -> None:
+    doors = Doors(tmp_path, quiet=3600)
+    doors.take(*ct_study())  # of 2024-01-02
+    (status,) = doors.handler.cases(SITE)
+    case = doors.handler.find(status.case_id)
+    doors.handler.clinical.put(case, Clinical(age=61.0, sex="female"))
+    (staged,) = doors.staging.cases()
+    doors.handler.surgery.put(case, DayOfSurgery(index_date=date(2024, 1, 12)))
+    doors.take(*t2_study())
+    doors.assembler.complete(SITE, staged.patient_id)
+    assert {row["days_from_index"] for row in doors.case_rows()["series"]} == {-10}
+    (clinical,) = doors.store.snapshot().table("clinical").to_pylist()
+    assert (clinical["age"], clinical["sex"]) == (61.0, "female")
+
+
+def test_a_withdrawn_study_comes_back_only_by_what_is_sent(doors: Doors) -> None:
+    doors.take(*ct_study())
+    (receipt,) = doors.assembled()
+    doors.handler.withdraw(receipt.case_id, "wrong side", "registry")
+    other = replace(doors.book.named(SITE), sequences=("ct", "t2_sag", "stir_sag"))
+    doors.assembler._sites = DicomSites({SITE: other})  # the operator changes what is looked for
+    assert doors.assembled() == []
+    assert doors.case_rows()["series"] == []
+    doors.take(*t2_study())
+    assert [one.state for one in doors.assembled()] == ["validated"]
+    assert [row["sequence"] for row in doors.case_rows()["series"]] == ["ct", "t2_sag"]
 
 
 def test_quiet_time_is_waited_for(tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""What a site says of a case before it is carried out, after it was withdrawn, or twice in one table: real HTTP."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from feature_store.vocabulary import adjacent_segments
+from pipelines.phantom import PhantomCase, PhantomCohort
+from tests.services.door import Door, open_door
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """Cases are accepted and carried out only when a test says so."""
+    with open_door(tmp_path_factory.mktemp("door"), carries=False) as door:
+        yield door
+
+
+@pytest.fixture
+def case(phantoms: PhantomCohort, tmp_path: Path) -> PhantomCase:
+    """A case of one image, with a patient of its own."""
+    case = phantoms.cases[0]
+    series = yaml.safe_load((case.folder / "case.yaml").read_text())["series"][:1]
+    kept = {"case.yaml", series[0]["image"], series[0]["mask"]}
+    shutil.copytree(case.folder, tmp_path / "case", ignore=lambda _, names: [one for one in names if one not in kept])
+    changed(tmp_path / "case", patient_id=f"patient-of-{tmp_path.name}"[:40], series=series)
+    return PhantomCase(**{**vars(case), "folder": tmp_path / "case"})
+
+
+def changed(folder: Path, clinical: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """The case's manifest after a change."""
+    manifest: dict[str, Any] = yaml.safe_load((folder / "case.yaml").read_text())
+    manifest |= fields
+    manifest["clinical"] |= clinical or {}
+    (folder / "case.yaml").write_text(yaml.safe_dump(manifest))
+    return manifest
+
+
+def accepted(door: Door, case: PhantomCase) -> str:
+    answer = door.push(case.site, case.folder, params={"wait": 0})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["case_id"])
+
+
+def put(door: Door, case_id: str, what: str, body: object) -> httpx.Response:
+    return door.call("site_a", "PUT", f"/v1/cases/{case_id}/{what}", json=body)
+
+
+def bmis(door: Door, case_id: str) -> tuple[list[float], list[str]]:
+    """As it stands now, and by which kinds of push it came there."""
+    told = door.call("site_a", "GET", f"/v1/cases/{case_id}/clinical").json()
+    return [row["bmi"] for row in told["current"]], [version["by"] for version in told["history"]]
+
+
+def test_what_is_said_while_a_case_waits_is_not_undone_by_carrying_it_out(door: Door, case: PhantomCase) -> None:
+    said = {**changed(case.folder)["clinical"], "bmi": 33.3, "diagnosis": "a word of its own"}
+    case_id = accepted(door, case)
+    put(door, case_id, "clinical", said)
+    assert door.house.intake.carry_out(case_id)
+    assert bmis(door, case_id) == ([33.3], ["clinical", "case", "clinical"])
+    # the same case by another door (another archive, nothing new in it) leaves it alone
+    assert door.house.ingest.ingest_folder(case.folder, case.site).unchanged
+    # a corrected case that was accepted before the word, and carried out after it
+    changed(case.folder, {"bmi": 21.5})
+    accepted(door, case)
+    put(door, case_id, "clinical", {**said, "bmi": 34.4})
+    door.house.intake.carry_out(case_id)
+    assert bmis(door, case_id)[0] == [34.4]
+    # and one that was accepted after it is the newer word
+    changed(case.folder, {"bmi": 22.5})
+    accepted(door, case)
+    door.house.intake.carry_out(case_id)
+    assert bmis(door, case_id)[0] == [22.5]
+
+
+def test_a_kill_between_the_case_and_what_was_said_loses_neither(
+    door: Door, case: PhantomCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case_id = accepted(door, case)
+    put(door, case_id, "clinical", {"bmi": 33.3})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(door.house.ingest.clinical), "put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            door.house.intake.carry_out(case_id)
+    assert bmis(door, case_id)[1] == ["clinical", "case"]
+    assert door.house.intake.carry_out(case_id)
+    assert bmis(door, case_id)[0] == [33.3]
+
+
+def test_of_a_withdrawn_case_nothing_is_said(door: Door, case: PhantomCase) -> None:
+    case_id = accepted(door, case)
+    path = f"/v1/cases/{case_id}/withdrawal"
+    early = door.call("site_a", "POST", path, json={"reason": "wrong side"})
+    assert (early.status_code, early.json()["error"]) == (409, "NotReady")
+    door.house.intake.carry_out(case_id)
+    changed(case.folder, {"bmi": 21.5})
+    accepted(door, case)  # carried out after a withdrawal, this would bring the case back
+    assert door.call("site_a", "POST", path, json={"reason": "wrong side"}).status_code == 409
+    door.house.intake.carry_out(case_id)
+    assert door.call("site_a", "POST", path, json={"reason": "wrong side"}).status_code == 200
+    sequence = door.house.store.snapshot().sequence
+    for what, body in (
+        ("clinical", {"bmi": 20}),
+        ("outcome", [{"days_from_index": 400, "rater": "A", "level": "L3-L4", "ucla": 1}]),
+        ("reads", [{"surgeon": "A", "prediction": 1}]),
+        ("index-date", {"days_after_newest_image": 1}),
+    ):
+        answer = put(door, case_id, what, body)
+        assert (answer.status_code, answer.json()["error"]) == (409, "Conflict"), what
+    assert door.house.store.snapshot().sequence == sequence
+    accepted(door, case)  # from here on it is a case again
+    assert put(door, case_id, "clinical", {"bmi": 20}).status_code == 200
+    door.house.intake.carry_out(case_id)
+    assert bmis(door, case_id)[0] == [20]
+
+
+def test_a_measurement_twice_in_a_table_counts_once_and_its_label_is_of_that_one(door: Door, case: PhantomCase) -> None:
+    door.house.intake.carry_out(accepted(door, case))
+    manifest = changed(case.folder)
+    level = adjacent_segments(tuple(manifest["clinical"]["fused_levels"]))[0]
+    row = {"patient_id": manifest["patient_id"], "days_from_index": "700", "rater": "A", "level": level}
+    rows = [{**row, "pfirrmann": "5"}, {**row, "pfirrmann": "2"}]
+    receipt = door.house.ingest.follow_up.add_table(rows, case.site)
+    (finding,) = receipt.findings
+    assert (finding.file, receipt.measurements, receipt.positive) == ("row 2", 1, 1)
+    where = {"site": case.site, "patient_id": manifest["patient_id"]}
+    snapshot = door.house.store.snapshot()
+    assert snapshot.table("follow_up", where=where)["pfirrmann"].to_pylist() == [5]
+    assert snapshot.table("labels", where=where)["outcome"].to_pylist() == [1]
