@@ -5,6 +5,7 @@ Columns are judged on training patients only; the scale of signatures is compare
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from models.performance import HELD_OUT
 from models.scanners import Scanners
 from models.selection.matrix import FeatureMatrix
 from models.selection.scaling import HEAVY_TAIL, quartiles, usable_columns
+from models.telling_columns import said_of_columns
 
 Floats = NDArray[np.float64]
 
@@ -27,6 +29,7 @@ SHIFT, STRETCH = 1.0, 2.0
 """SDs by which a site's log-odds may lie off, and the factor by which their spread may differ, unremarked."""
 MIN_PATIENTS = 10
 SHOWN = 3
+FEWEST_COLUMNS = 5
 
 
 def heavy_tailed(matrix: FeatureMatrix, training: NDArray[np.intp]) -> dict[str, Any]:
@@ -108,6 +111,26 @@ def copies(partition: NDArray[np.str_], *matrices: FeatureMatrix | None) -> int:
     return int(found.sum())
 
 
+def twins(training: NDArray[np.intp], *matrices: FeatureMatrix | None) -> int:
+    """How many training patients have, bit for bit, the features of another one: in two folds, one tells the other.
+
+    A table of fewer than five columns may have them by chance and does not count.
+    """
+    found = np.zeros(len(training), dtype=np.bool_)
+    for matrix in matrices:
+        if matrix is not None and len(matrix.names) >= FEWEST_COLUMNS:
+            rows = [None if np.isnan(row).mean() > 0.5 else row.tobytes() for row in matrix.values[training]]
+            counts = Counter(rows)
+            found |= np.array([row is not None and counts[row] > 1 for row in rows], dtype=np.bool_)
+    return int(found.sum())
+
+
+def not_external(partition: NDArray[np.str_], site: NDArray[np.str_], unnamed: str) -> int:
+    """How many patients of the external test are of a site that training has as well; sites without a name aside."""
+    own = set(site[partition == Partition.TRAINING.value].tolist()) - {unnamed}
+    return int((np.isin(site, sorted(own)) & (partition == Partition.EXTERNAL_TEST.value)).sum())
+
+
 def scales_by_site(predictions: pd.DataFrame, kind: str) -> list[dict[str, Any]]:
     """Log-odds of each held-out site beside training's: ``shift`` in training SDs, ``spread`` as a ratio of SDs.
 
@@ -149,6 +172,17 @@ def sentences(checks: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
             f"{checks['copies']} held-out patients have the very features of a training patient. If they are the same "
             "people under two ids, the held-out figures are too good."
         )
+    if number := checks.get("twins"):
+        said.append(
+            f"{number} training patients have the very features of another training patient. If they are the same "
+            "people under two ids, nested figures are too good as well."
+        )
+    if number := checks.get("not_external"):
+        said.append(
+            f"{number} patients of the external test are of sites that training has too: for them it is no external "
+            "test, and says nothing of other hospitals."
+        )
+    said.extend(said_of_columns(checks.get("columns") or {"outcome": [], "numbering": []}))
     for source, found in checks["heavy_tailed"].items():
         if found["n_columns"]:
             worst = found["worst"][0]

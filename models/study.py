@@ -15,7 +15,7 @@ from models.ablation import ablation
 from models.baseline import baseline_table
 from models.censoring import censoring_record
 from models.classifiers import check_classifier
-from models.data_checks import batch_like, copies, heavy_tailed, scales_by_site, sentences
+from models.data_checks import batch_like, copies, heavy_tailed, not_external, scales_by_site, sentences, twins
 from models.folds import check_enough, stratified_folds
 from models.harmonisation_effect import harmonisation_effect
 from models.in_sample import label_apparent
@@ -38,9 +38,10 @@ from models.study_patients import StudyPatients
 from models.study_result import StudyResult
 from models.study_settings import AUTO, StudySettings
 from models.study_size import development_record, validation_record
-from models.study_tables import StudyTables
+from models.study_tables import ONE_SITE, StudyTables
 from models.subgroups import subgroups
 from models.surgeons import surgeon_metrics
+from models.telling_columns import telling_columns
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -120,6 +121,8 @@ def run_study(
         choice = recommend(predictions)
         metrics["recommendation"] = None if choice is None else choice._asdict()
         warnings.extend([*development.warnings, *sentences(checks, CALLED)])
+        warnings.extend(_not_used(patients, study, development))
+        metrics["warnings"] = warnings
         figures = figure_data(development, patients, settings, permuted[1], study.flow, study.sources)
         figures["shap"] = contributions
     return StudyResult(
@@ -141,6 +144,21 @@ def _mostly_missing(patients: StudyPatients) -> list[str]:
             lacking = int((np.isnan(matrix.values).mean(axis=1) > MAX_MISSING).sum())
             if lacking:
                 notes.append(f"{lacking} patients lack most {name} features; training medians stand in for them.")
+    return notes
+
+
+def _not_used(patients: StudyPatients, study: StudyTables, development: Development) -> list[str]:
+    """Sentences on clinical variables that could not be used, and on a study that makes no signature."""
+    used = {variable.name for variable in patients.clinical.variables} if patients.clinical is not None else set()
+    names = [str(column) for column in (() if study.clinical is None else study.clinical) if str(column) not in used]
+    listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    notes = []
+    if names:
+        notes.append(
+            f"Clinical variables that are not used: {listed} (one value only, or text that hardly two patients share)."
+        )
+    if not development.signatures:
+        notes.append("No signature was made: clinical variables alone make none. Their own model is in the report.")
     return notes
 
 
@@ -182,7 +200,11 @@ def _data_checks(patients: StudyPatients, development: Development, predictions:
             selected = development.signatures[kind].features if kind == "rad" else []
             checks["heavy_tailed"][source] = heavy_tailed(matrix, training)
             checks["batch_like"][source] = batch_like(matrix, training, patients.scanner, selected)
-    checks["copies"] = copies(patients.partition, patients.radiomics, patients.deep)
+    matrices = (patients.radiomics, patients.deep)
+    checks["copies"] = copies(patients.partition, *matrices)
+    checks["twins"] = twins(training, *matrices)
+    checks["not_external"] = not_external(patients.partition, patients.site, ONE_SITE)
+    checks["columns"] = telling_columns(patients.y, training, matrices, patients.clinical)
     checks["scales"] = {kind: scales_by_site(predictions, kind) for kind in development.signatures}
     return checks
 

@@ -44,7 +44,7 @@ def test_metrics_are_the_contract(result: StudyResult) -> None:
         *("signatures", "classifiers", "baselines", "delong", "clinical", "surgeons"),
         *("baseline_table", "leakage_check", "curves", "sites", "subgroups", "ablation", "data_checks"),
         *("recommendation", "harmonisation", "flow", "sample_size", "censoring", "incident"),
-        *("repeated_nested", "leave_one_site_out", "missing_values", "shap"),
+        *("repeated_nested", "leave_one_site_out", "missing_values", "shap", "warnings"),
     }
     assert set(metrics["signatures"]) == {"rad", "dl", "combined"}
     for kind, signature in metrics["signatures"].items():
