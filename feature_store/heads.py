@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_store.codes import codes
+from feature_store.codes import coded, codes
 from feature_store.files import DataFiles, Where, values_of
 from feature_store.row_groups import Part, RowGroups, ahead
 
@@ -47,7 +47,8 @@ def changes(keys: np.ndarray, sequences: np.ndarray, hashes: np.ndarray) -> np.n
 class Heads:
     """Latest rows of one table: ``keys`` (key columns, push_id, push_sequence) and their values.
 
-    ``also`` names further columns to have among ``keys``. Keys whose latest revision is a withdrawal are not
+    ``also`` names further columns to have among ``keys``; ``coded`` are their key columns alone, to be compared with
+    others' (:func:`feature_store.codes.positions`). Keys whose latest revision is a withdrawal are not
     there; ``withdrawn`` holds them (key columns and push_sequence).
     """
 
@@ -62,13 +63,15 @@ class Heads:
             scanned = _taken(scanned, rows)
         shown, sequences = visible(scanned, pushes)
         rows, scanned = rows[shown], _taken(scanned, shown)
-        newest = latest(codes([scanned], key)[0], sequences)
+        numbered = coded(scanned, key)
+        newest = latest(codes([numbered], key)[0], sequences)
         rows, scanned, sequences = rows[newest], _taken(scanned, newest), sequences[newest]
         found = scanned.append_column("push_sequence", pa.array(sequences))
         gone = np.asarray(pc.fill_null(found["withdrawn"], False))
         live = np.flatnonzero(~gone)
         self._rows = rows[live]
         self.keys: pa.Table = _taken(found, live).drop_columns(["withdrawn"])
+        self.coded: pa.Table = _taken(numbered, newest[live])
         self.withdrawn: pa.Table = found.select([*key, "push_sequence"]).take(pa.array(np.flatnonzero(gone)))
 
     def newest(self) -> pa.Table:

@@ -6,7 +6,7 @@ from Arrow's buffers, without passing through Python objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,15 +18,15 @@ import pyarrow.compute as pc
 from feature_store.codes import positions
 from feature_store.errors import FeaturesMissing, StoreError, UsageError
 from feature_store.files import Where
-from feature_store.heads import CellReader
-from feature_store.schemas import EMBEDDINGS, RADIOMICS, TableSchema
+from feature_store.heads import CellReader, Heads
+from feature_store.row_groups import ahead
+from feature_store.schemas import EMBEDDINGS, RADIOMICS, ROIS, SERIES, TableSchema
 from feature_store.snapshot import Snapshot
 from feature_store.vocabulary import RoiName
 
 ROI_COLUMNS = ("sequence", "structure", "level", "side", "segmentation")
 CASE_COLUMNS = ("site", "patient_id", "case_id")
 SOURCE_COLUMNS = ("image_hash", "mask_hash")
-ROI_SOURCE = (*CASE_COLUMNS, *ROI_COLUMNS, *SOURCE_COLUMNS)
 PATIENTS_BY_NAME = 2000  # more are cheaper to read by site
 
 
@@ -72,17 +72,18 @@ class MatrixPlan:
         rois: Sequence[RoiName],
     ) -> None:
         where = _where(cases)
-        late = _after_surgery(view, where)
-        regions = _current(view, where)
         known = _feature_names(view, feature_sets)
         self._rows, self._wanted = len(cases), rois
         self._sets = {name: len(known[name][1]) for name in feature_sets}
+        asked = {s: [name for name in feature_sets if known[name][0] is s] for s in (RADIOMICS, EMBEDDINGS)}
+        asked = {schema: ids for schema, ids in asked.items() if ids}
+        reads = [(SERIES, where, ("days_from_index",)), (ROIS, where, SOURCE_COLUMNS)]
+        reads += [(schema, {**where, schema.key[-1]: ids}, SOURCE_COLUMNS) for schema, ids in asked.items()]
+        series, regions, *stored = ahead(lambda read: view.heads(read[0].name, *read[1:]), reads)
         self._parts = []
-        for schema in (RADIOMICS, EMBEDDINGS):
-            ids = [name for name in feature_sets if known[name][0] is schema]
-            if ids:
-                names = {i: known[i][1] for i in ids}
-                self._parts.append(_Part(view, schema, ids, names, cases, rois, late, regions, where))
+        for (schema, ids), heads in zip(asked.items(), stored, strict=True):
+            names = [known[name][1] for name in ids]
+            self._parts.append(_Part(schema, heads, ids, names, cases, rois, _after_surgery(series), regions))
 
     def read(self) -> FeatureMatrix:
         """The matrix."""
@@ -115,33 +116,32 @@ class _Part:
 
     def __init__(
         self,
-        view: Snapshot,
         schema: TableSchema,
+        heads: Heads | None,
         ids: Sequence[str],
-        names: Mapping[str, Sequence[str]],
+        names: Sequence[Sequence[str]],
         cases: Sequence[tuple[str, str, str]],
         rois: Sequence[RoiName],
-        late: pa.Table,
-        regions: pa.Table,
-        where: Where,
+        late: pa.Table | None,
+        regions: Heads | None,
     ) -> None:
         kind = schema.key[-1]
-        self._heads = view.heads(schema.name, {**where, kind: list(ids)}, also=SOURCE_COLUMNS)
-        self._names = [names[name] for name in ids]
+        self._heads, self._names = heads, names
         self.width, self.refused = 0, 0
         self.names: list[str] = []
         self.blocks: list[slice] = []
         self.rois: set[RoiName] = set()
         self._starts: dict[int, int] = {}
-        if self._heads is None:
+        if heads is None:
             return
-        keys = self._heads.keys
+        keys = heads.coded
         self._case = positions(keys, _rows(CASE_COLUMNS, cases), CASE_COLUMNS)
         roi = positions(keys, _rows(ROI_COLUMNS, [_roi_row(roi) for roi in rois]), ROI_COLUMNS)
         set_at = positions(keys, _rows([kind], [(name,) for name in ids]), [kind])
-        of_region = positions(keys, regions, ROI_SOURCE) >= 0
-        wanted = (self._case >= 0) & (roi >= 0) & (set_at >= 0) & of_region
-        refused = wanted & (positions(keys, late, (*CASE_COLUMNS, "sequence")) >= 0)
+        wanted = (self._case >= 0) & (roi >= 0) & (set_at >= 0) & _current(heads, regions)
+        refused = np.zeros(len(keys), bool)
+        if late is not None:
+            refused = wanted & (positions(keys, late, (*CASE_COLUMNS, "sequence")) >= 0)
         self.refused = int(refused.sum())
         self._block = np.where(wanted & ~refused, set_at * len(rois) + roi, -1)
         for block in np.unique(self._block[self._block >= 0]).tolist():
@@ -249,18 +249,24 @@ def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:
     return pa.table(arrays, names=list(columns))
 
 
-def _current(view: Snapshot, where: Where) -> pa.Table:
-    """The regions there are, each with the image and mask it is cut from now."""
-    heads = view.heads("rois", where, also=SOURCE_COLUMNS)
-    return _rows(ROI_SOURCE, []) if heads is None else heads.keys
+def _current(heads: Heads, regions: Heads | None) -> np.ndarray:
+    """Which rows are of a region as it is now: there is one, cut from the same image and mask."""
+    if regions is None:
+        return np.zeros(len(heads.keys), bool)
+    at = positions(heads.coded, regions.coded, (*CASE_COLUMNS, *ROI_COLUMNS))
+    found = at >= 0
+    of_row = pa.array(at, mask=~found)
+    for name in SOURCE_COLUMNS:
+        found &= np.asarray(pc.fill_null(pc.equal(heads.keys[name], regions.keys[name].take(of_row)), False))
+    return found
 
 
-def _after_surgery(view: Snapshot, where: Where) -> pa.Table:
-    """Case and sequence of the images that were made after the surgery."""
-    heads = view.heads("series", where, also=["days_from_index"])
-    if heads is None:
-        return _rows((*CASE_COLUMNS, "sequence"), [])
-    return heads.keys.filter(pc.greater(heads.keys["days_from_index"], 0))
+def _after_surgery(series: Heads | None) -> pa.Table | None:
+    """Case and sequence of the images that were made after the surgery; None where there is none."""
+    if series is None:
+        return None
+    late = np.flatnonzero(pc.fill_null(pc.greater(series.keys["days_from_index"], 0), False))
+    return series.coded.take(pa.array(late)) if len(late) else None
 
 
 def _feature_names(view: Snapshot, ids: Sequence[str]) -> dict[str, tuple[TableSchema, list[str]]]:

@@ -10,6 +10,7 @@ lengths) is left to Arrow.
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED"}
 """Of numbers and of levels; numbers have no other than the first."""
 LONGEST_HEADER = 256
 DATA_PAGE = 0
-KEPT_LEVELS = 1000
+KEPT_LEVELS = 100
 
 
 class PlainFile:
@@ -31,7 +32,6 @@ class PlainFile:
         self._metadata = metadata
         names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
         self._column = {name: i for i, name in enumerate(names)}
-        self._lengths: dict[bytes, int | None] = {}
 
     def rows(self, group: int, column: str) -> NDArray[Any] | None:
         """Cells of a column of lists as (rows, length), not to be written to; None where Arrow has to read them."""
@@ -54,11 +54,7 @@ class PlainFile:
         _, at = self._section(at)
         if at + chunk.num_values * kind.itemsize != end:
             return None  # some entries have no number
-        if repetition not in self._lengths:
-            if len(self._lengths) >= KEPT_LEVELS:
-                self._lengths.clear()
-            self._lengths[repetition] = _length(repetition, chunk.num_values, of_group.num_rows)
-        length = self._lengths[repetition]
+        length = _length(repetition, chunk.num_values, of_group.num_rows)
         if length is None or length * of_group.num_rows != chunk.num_values:
             return None
         return self._bytes[at:end].view(kind).reshape(of_group.num_rows, length)
@@ -90,6 +86,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return number, at
 
 
+@lru_cache(KEPT_LEVELS)  # row groups of as many rows and values have the same
 def _length(levels: bytes, entries: int, rows: int) -> int | None:
     """Length of every list by repetition levels of one bit (runs and packed bits); None where lists differ."""
     parts, at = [], 0

@@ -26,7 +26,7 @@ from feature_store.plain_values import PlainFile
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-PART_GROUPS = 16  # of 64 rows of 851 float64: 7 MB
+PART_GROUPS = 8  # of 128 rows of 851 float64: 7 MB
 AHEAD = 2  # parts read ahead, for each thread
 
 
