@@ -169,7 +169,7 @@ class ControlDatabase:
                 connection.execute(_table(CredentialRow).insert().values(row))
         except IntegrityError as error:
             raise Conflict(
-                "A credential of that name exists.", action="Remove it first, or take another name."
+                "A credential of that name exists.", action="`asdeg keys remove` it first, or take another name."
             ) from error
         return key
 

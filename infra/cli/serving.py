@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from feature_store.errors import UsageError
+from feature_store.errors import NotFound, UsageError
 from infra.cli.command import command
 from infra.cli.pseudonyms import new_key
 from infra.cli.session import Session
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(keys, name="keys")
     command(keys, "add", example="asdeg keys add pacs-a --role site --site site_a")(add_key)
     command(keys, "list", example="asdeg keys list")(list_keys)
+    command(keys, "remove", example="asdeg keys remove pacs-a")(remove_key)
     command(keys, "pseudonym", example="asdeg keys pseudonym site_a.key")(new_key)
 
 
@@ -109,6 +110,15 @@ def add_key(
         raise UsageError("A scientist's key belongs to no site.", action="Leave --site out.")
     key = session.house(create=True).control.add_credential(name, role, site)
     session.result({"name": name, "role": role, "site": site, "key": key}, key)
+
+
+def remove_key(
+    session: Session, name: Annotated[str, typer.Argument(help="Whose key, as `asdeg keys list` has it.")]
+) -> None:
+    """Take a key away (lost, or seen by others): from now on nobody is let in with it."""
+    if not session.house().control.remove_credential(name):
+        raise NotFound("There is no key of that name.", action="`asdeg keys list` lists whose keys exist.")
+    session.result({"name": name, "removed": True}, f"The key of {name} opens nothing any more.")
 
 
 def list_keys(session: Session) -> None:

@@ -29,6 +29,11 @@ NEEDED = (
     "bentoml",
 )
 
+AsOf = Annotated[
+    str | None,
+    typer.Option(metavar="PUSH|TIME", help="A push's number, or a time: 2026-01-31T12:00:00+00:00.  [default: newest]"),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
@@ -37,7 +42,9 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     app.add_typer(store, name="store")
-    example = 'asdeg store sql "select site, count(*) as cases from cases group by site"'
+    example = (
+        'asdeg store sql "select site, count(*) as cases from cases group by site" --as-of 2026-01-31T12:00:00+00:00'
+    )
     command(store, "sql", example=example)(sql)
     example = "asdeg store explain p001 ct.vertebral_body.all.original_shape_MeshVolume --site site_a"
     command(store, "explain", example=example, patients=True)(explain)
@@ -53,11 +60,22 @@ def register(app: typer.Typer) -> None:
 def sql(
     session: Session,
     query: Annotated[str, typer.Argument(help="DuckDB SQL over the store's tables and wide views.")],
-    as_of: Annotated[int | None, typer.Option(help="Push sequence to look at.  [default: newest]")] = None,
+    as_of: AsOf = None,
 ) -> None:
     """Answer a query over the store's tables (latest revisions) and wide views."""
-    found = session.house().store.snapshot(as_of).sql(query)
+    found = session.house().store.snapshot(_moment(as_of)).sql(query)
     session.table("Answer", found.column_names, found.to_pylist())
+
+
+def _moment(as_of: str | None) -> int | datetime | None:
+    if as_of is None or as_of.isdecimal():
+        return None if as_of is None else int(as_of)
+    try:
+        return datetime.fromisoformat(as_of)
+    except ValueError:
+        raise UsageError(
+            f"{as_of} is neither a push's number nor a time.", action="Write 12, or 2026-01-31T12:00:00+00:00."
+        ) from None
 
 
 def explain(
@@ -65,12 +83,13 @@ def explain(
     patient_id: Annotated[str, typer.Argument(help="The patient's pseudonym, or with the site's key its own id.")],
     feature: Annotated[str, typer.Argument(help="Full name: sequence.structure.level.feature.")],
     site: Annotated[str, typer.Option(help="The patient's site.")],
+    as_of: AsOf = None,
 ) -> None:
     """Say where a feature's value came from: image, mask, settings, software, push; and its earlier revisions."""
     from feature_store.lineage import explain
 
     house = session.house()
-    found = explain(house.store.snapshot(), site, house.pseudonym(site, patient_id), feature)
+    found = explain(house.store.snapshot(_moment(as_of)), site, house.pseudonym(site, patient_id), feature)
     if session.as_json:
         session.json([vars(origin) for origin in found])
         return
@@ -194,6 +213,8 @@ def export(
 
     if out.suffix != ".parquet":
         raise UsageError("A cohort is exported as Parquet.", action="Give --out a name that ends in .parquet.")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent} is no folder.", action="Make it, or give --out another one.")
     snapshot = session.house().store.snapshot()
     table = export_cohort(snapshot, cohort, feature_set, version=version)
     table.to_parquet(out, index=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.command import command
+from infra.cli.pushes import record
 from infra.cli.session import Session
 
 
@@ -28,6 +29,7 @@ def withdraw(
     house = session.house()
     patient = house.pseudonym(site, patient_id)
     status = house.ingest.withdraw_patient(site, patient, reason, getpass.getuser())
+    record(house, "asdeg withdraw", site, status.case_id)
     session.result(
         status.model_dump(),
         f"Case {status.case_id} is withdrawn.",

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import typer.main
 
 import infra.cli
+from feature_store.control import ControlDatabase, default_url
 from infra.cli.app import build
 from pipelines.phantom import PhantomCohort, write_phantom_cohort
 from tests.services.study_store import study_store
@@ -152,6 +154,33 @@ def test_keys_are_shown_once(run: Any) -> None:
     _, listed, _ = run("keys", "list", "--json")
     assert json.loads(listed) == [{"name": "pacs", "role": "site", "site": "a"}]
     assert key.strip() not in listed
+    assert run("keys", "add", "pacs", "--role", "application")[0] == 1  # the name is taken
+    control = ControlDatabase.open(default_url("asdeg-store"))
+    assert control.who(key.strip()) is not None
+    assert run("keys", "remove", "pacs")[0] == 0
+    assert control.who(key.strip()) is None
+    assert run("keys", "remove", "pacs")[0] == 1
+
+
+def test_the_store_is_looked_at_as_it_was(run: Any, tmp_path: Path) -> None:
+    study_store(tmp_path / "asdeg-store", patients=2)
+    query, now = ("store", "sql", "select count(*) n from cases", "--json"), datetime.now(UTC)
+    assert json.loads(run(*query, "--as-of", now.isoformat())[1]) == json.loads(run(*query)[1]) != [{"n": 0}]
+    for early in ("0", (now - timedelta(days=1)).isoformat()):
+        assert json.loads(run(*query, "--as-of", early)[1]) == [{"n": 0}]
+    for wrong in ("yesterday", "99", now.replace(tzinfo=None).isoformat()):
+        code, _, err = run(*query, "--as-of", wrong)
+        assert (code, err.split(":")[0]) == (2, "UsageError")
+
+
+def test_a_withdrawal_by_command_is_on_record(run: Any, phantoms: PhantomCohort) -> None:
+    case = phantoms.cases[0]
+    run("ingest", case.folder, "--site", case.site)
+    assert run("withdraw", case.patient_id, "--site", case.site, "--reason", "wrong side")[0] == 0
+    done = [entry["details"]["route"] for entry in json.loads(run("audit", "list", "--json")[1])]
+    assert done == ["asdeg ingest", "asdeg withdraw"]
+    code, _, err = run("store", "export", "study", "--out", "no/such/place.parquet")
+    assert (code, err.split(":")[0]) == (2, "UsageError")
 
 
 def test_a_broken_query_is_a_named_failure(run: Any, tmp_path: Path) -> None:
