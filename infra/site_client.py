@@ -16,6 +16,9 @@ from feature_store.errors import AsdegError, Conflict, NotReady
 from infra.case_archive import CaseArchive
 
 TIMEOUT_S = 120.0
+KEPT_S = 2.0
+"""An idle connection is used again for so long: less than servers keep one (uvicorn 5 s), else a request may go into
+one that the server is just closing, and nobody knows whether it was read."""
 POLL_S = 0.5
 UPLOADS = "/v1/cases/uploads"
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -36,7 +39,9 @@ class SiteClient:
     """A caller with one key. Use as a context manager."""
 
     def __init__(self, url: str, key: str) -> None:
-        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT_S)
+        limits = httpx.Limits(keepalive_expiry=KEPT_S)
+        headers = {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, limits=limits)
 
     def __enter__(self) -> SiteClient:
         return self

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +50,7 @@ def folder_store(tmp_path: Path) -> FeatureStore:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A PostgreSQL server of its own (Debian's package), with an empty database for each who asks."""
     found = [shutil.which("initdb"), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")))]
     binaries = next((Path(path).parent for path in reversed(found) if path), None)
@@ -57,22 +59,21 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         if os.environ.get("CI", "").lower() in ("1", "true"):
             pytest.fail(message)
         pytest.skip(message)
-    home, port = tmp_path_factory.mktemp("postgresql"), free_port()
-    # The server refuses to run as root, as containers do.
+    # The server refuses to run as root, as containers do. Not in pytest's own folder: another pytest that starts
+    # meanwhile closes that to everybody but its owner, and the server's user could not stop it any more.
     user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
-    if user:
-        for folder in (home, *home.parents[:3]):
-            folder.chmod(0o755)
-        shutil.chown(home, "nobody")
-    data = str(home / "data")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True, "cwd": "/"}
-    subprocess.run([*user, binaries / "initdb", "-D", data, "-A", "trust", "-U", "asdeg"], **quiet)  # type: ignore[call-overload]
-    options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off"
-    subprocess.run([*user, binaries / "pg_ctl", "-D", data, "-w", "-o", options, "start"], **quiet)  # type: ignore[call-overload]
-    try:
-        yield f"postgresql+psycopg://asdeg@127.0.0.1:{port}/"
-    finally:
-        subprocess.run([*user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **quiet)  # type: ignore[call-overload]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True, "cwd": "/"}
+    with tempfile.TemporaryDirectory(prefix="asdeg-postgresql-") as home:
+        if user:
+            shutil.chown(home, "nobody")
+        port, data = free_port(), f"{home}/data"
+        subprocess.run([*user, binaries / "initdb", "-D", data, "-A", "trust", "-U", "asdeg"], **quiet)
+        options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off"
+        subprocess.run([*user, binaries / "pg_ctl", "-D", data, "-w", "-o", options, "start"], **quiet)
+        try:
+            yield f"postgresql+psycopg://asdeg@127.0.0.1:{port}/"
+        finally:
+            subprocess.run([*user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **quiet)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

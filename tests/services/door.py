@@ -24,6 +24,7 @@ import uvicorn
 from feature_store.audit import AuditLog
 from infra.bootstrap import House
 from infra.settings import Settings, load_settings
+from infra.site_client import KEPT_S
 from pipelines.phantom import PhantomCase
 from services.ingest.app import DoorLimits, build_app
 from services.ingest.carrier import Carrier
@@ -31,13 +32,15 @@ from services.ingest.messages import Ticket
 
 ROLES = (("site_a", "site"), ("site_b", "site"), ("scientist", "scientist"), ("application", "application"))
 
+LIMITS = httpx.Limits(keepalive_expiry=KEPT_S)
+
 
 @dataclass
 class Door:
     house: House
     url: str
     keys: dict[str, str]
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60))
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60, limits=LIMITS))
 
     def call(self, who: str, method: str, path: str, **request: Any) -> httpx.Response:
         headers = {**({"Authorization": f"Bearer {self.keys[who]}"} if who else {}), **request.pop("headers", {})}
