@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feature_store.vocabulary import Partition
 from models.evaluation.auc import auc, delong_paired
-from models.evaluation.cohort_metrics import cohort_metrics
+from models.evaluation.cohort_metrics import at_threshold, cohort_metrics
 from models.evaluation.curves import curves
 from models.folds import rarer_class
 from models.importance import importance
@@ -54,7 +54,7 @@ def signature_metrics(
                 "nested_sensitivity": float(high[y == 1].mean()),
                 "nested_specificity": float((~high[y == 0]).mean()),
             },
-            **held_out_metrics(predictions, kind, signature.head.threshold, seed),
+            **held_out_metrics(predictions, kind, signature.head.threshold, seed, signature.head.harm_threshold),
         },
     }
 
@@ -76,12 +76,19 @@ def reference_metrics(
     }
 
 
-def held_out_metrics(predictions: pd.DataFrame, name: str, threshold: float, seed: int) -> dict[str, dict[str, Any]]:
-    """Measures in every held-out cohort; where all patients have one outcome, ``reason`` says so."""
+def held_out_metrics(
+    predictions: pd.DataFrame, name: str, threshold: float, seed: int, declared: float | None = None
+) -> dict[str, dict[str, Any]]:
+    """Measures in every held-out cohort; where all patients have one outcome, ``reason`` says so.
+
+    ``at_harm_ratio``: at the ``declared`` threshold, where there is one.
+    """
     result = {}
     for cohort, table in cohorts(predictions).items():
         y, p = outcome_and(table, name)
         measured = cohort_metrics(y, p, threshold, seed)
+        if declared is not None:
+            measured["at_harm_ratio"] = at_threshold(y, p, declared)
         if not rarer_class(y):
             measured["reason"] = "All patients here have the same outcome: there is no AUC."
         result[cohort] = measured
@@ -89,12 +96,15 @@ def held_out_metrics(predictions: pd.DataFrame, name: str, threshold: float, see
 
 
 def all_curves(predictions: pd.DataFrame, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Calibration and decision curves by model and cohort; training is nested out-of-fold."""
+    """Calibration and decision curves by model and cohort; training is nested out-of-fold,
+    with the calibration that was fitted to it."""
     training = predictions[predictions["partition"] == Partition.TRAINING.value]
     places = {"training": training} | {n: t for n, t in cohorts(predictions).items() if "/" not in n}
     return {
         name: {
-            cohort: curves(*outcome_and(table, name)) for cohort, table in places.items() if table[name].notna().all()
+            cohort: curves(*outcome_and(table, name), held_out=cohort != "training")
+            for cohort, table in places.items()
+            if table[name].notna().all()
         }
         for name in names
     }

@@ -82,11 +82,13 @@ def study(
 ) -> None:
     """Run the study's whole protocol on feature tables.
 
-    Writes metrics.json, predictions.parquet, report.html and the figures to --out.
+    Writes metrics.json, predictions.parquet, report.html and the figures to --out. CSVs may have semicolons (and
+    decimal commas) or tabs.
     """
     settings = session.settings.but(permutations=permutations, seed=seed, grid=grid, ray_address=ray_address)
 
     from infra.ray_spread import spread_of
+    from models.report.headline import warnings_of
     from models.report.render import write_report
     from models.study import run_study
     from models.study_settings import StudySettings
@@ -124,9 +126,9 @@ def study(
     if session.as_json:
         session.json(result.metrics)
         return
-    session.table("Signatures", SUMMARY_COLUMNS, summary(result.metrics))
-    for warning in getattr(result, "warnings", []):
+    for warning in warnings_of(result):  # first: what must be known before a figure is believed
         session.note(f"Warning: {warning}")
+    session.table("Signatures", SUMMARY_COLUMNS, summary(result.metrics))
     check = result.metrics.get("leakage_check") or {}
     if check.get("permuted_auc_mean") is None:
         print(f"Leakage check not made: {check.get('reason', 'no permuted run')}")

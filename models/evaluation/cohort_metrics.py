@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from models.evaluation.auc import auc, delong_ci
 from models.evaluation.calibration import brier, calibration_intercept, calibration_slope
 from models.evaluation.inputs import outcomes, probabilities
-from models.evaluation.net_benefit import net_benefit
+from models.evaluation.net_benefit import net_benefit, treat_all
 from models.evaluation.proportions import bootstrap_f1, f1_score, wilson
 
 
@@ -49,6 +49,24 @@ def cohort_metrics(y: ArrayLike, p: ArrayLike, threshold: float, seed: int = 0) 
         "calibration_slope": _finite(calibration_slope(events, risk)),
         "calibration_intercept": _finite(calibration_intercept(events, risk)),
         "net_benefit": net_benefit(events, risk, threshold) if n and 0 < threshold < 1 else None,
+    }
+
+
+def at_threshold(y: ArrayLike, p: ArrayLike, threshold: float) -> dict[str, Any]:
+    """Sensitivity and specificity with Wilson's intervals, and net benefit beside that of treating everybody."""
+    events = outcomes(y)
+    risk = probabilities(p, events)
+    high, m = risk >= threshold, int(events.sum())
+    sensitivity, sensitivity_ci = _share(int((events & high).sum()), m)
+    specificity, specificity_ci = _share(int((~events & ~high).sum()), events.size - m)
+    return {
+        "threshold": threshold,
+        "sensitivity": sensitivity,
+        "sensitivity_ci": sensitivity_ci,
+        "specificity": specificity,
+        "specificity_ci": specificity_ci,
+        "net_benefit": net_benefit(events, risk, threshold) if events.size else None,
+        "net_benefit_treat_all": treat_all(events, threshold) if events.size else None,
     }
 
 

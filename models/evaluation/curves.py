@@ -15,14 +15,15 @@ POINTS = 21
 THRESHOLDS = np.arange(2, 100, 2) / 100
 
 
-def curves(y: ArrayLike, p: ArrayLike) -> dict[str, Any]:
+def curves(y: ArrayLike, p: ArrayLike, *, held_out: bool = True) -> dict[str, Any]:
     """``calibration`` (flexible, with its pointwise band), ``hosmer_lemeshow`` and ``decision``.
 
-    Each is None where it does not exist (one class only, a constant prediction, nobody).
+    ``held_out``: whether ``p`` was calibrated without these patients. Each is None where it does not exist (one class
+    only, a constant prediction, nobody).
     """
     events = outcomes(y)
     flexible = calibration_curve(events, p, points=POINTS) if events.size else None
-    groups = hosmer_lemeshow(events, p)
+    groups = hosmer_lemeshow(events, p, held_out=held_out)
     slope = calibration_slope_ci(events, p)
     decision = decision_curve(events, p, THRESHOLDS) if events.size else None
     return {

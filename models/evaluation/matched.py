@@ -12,7 +12,7 @@ from models.evaluation.inputs import BoolArray, FloatArray, Interval, numbers, o
 
 
 class Matched(NamedTuple):
-    """At ``threshold`` the score's specificity is at least the reader's.
+    """At ``threshold`` (minus infinity where everybody may be high) the score's specificity is at least the reader's.
 
     ``difference``: sensitivity of the score minus the reader's, with its paired bootstrap interval; ``p``: exact
     McNemar test among the events, with the threshold as it is.
@@ -60,7 +60,7 @@ def _match(scores: FloatArray, high: BoolArray) -> float:
     allowed = int(high.sum())
     falling = -np.sort(-scores)
     if allowed >= scores.size:
-        return float(falling[-1])
+        return float("-inf")  # the reader calls everybody high: so may the score
     # Just above the first score that may not be high any more: ties with it stay low.
     return float(np.nextafter(falling[allowed], np.inf))
 

@@ -105,6 +105,7 @@ def _context(result: ReportableStudy, meaning: Callable[[str], str] | None) -> d
         "nested_choice": _nested_choice(data.get("nested_choice", {})),
         "training": tables.training(signatures),
         "performance": tables.performance(signatures),
+        "declared": tables.declared(signatures),
         "hosmer_lemeshow": _hosmer_lemeshow(result, kinds),
         "references": tables.references(metrics.get("baselines") or {}),
         "delong": tables.delong(metrics.get("delong") or ()),

@@ -74,6 +74,19 @@ def performance(signatures: Mapping[str, Any]) -> Table:
     return Table([*heads, "Brier", "Slope", "Intercept", "Net benefit"], rows)
 
 
+def declared(signatures: Mapping[str, Any]) -> Table:
+    """Held-out patients at the threshold of the declared harm ratio."""
+    rows = []
+    for kind in ordered(signatures):
+        for cohort, m in signatures[kind]["cohorts"].items():
+            if found := m.get("at_harm_ratio"):
+                shares = [with_ci(found[k], found[f"{k}_ci"], 2) for k in ("sensitivity", "specificity")]
+                worth = [number(found[k]) for k in ("net_benefit", "net_benefit_treat_all")]
+                rows.append([model_name(kind), cohort_name(cohort), number(found["threshold"]), *shares, *worth])
+    heads = ["Signature", "Cohort", "Threshold", "Sensitivity", "Specificity", "Net benefit", "of treating everybody"]
+    return Table(heads, rows, 2)
+
+
 _SCORES = (("brier", 3), ("calibration_slope", 2), ("calibration_intercept", 2), ("net_benefit", 3))
 
 
@@ -112,10 +125,12 @@ def references(baselines: Mapping[str, Any]) -> Table:
             if cohort == "training":
                 nested = m.get("nested_auc", entry.get("nested_auc"))
                 area = f"{number(nested)} nested; {number(m.get('apparent_auc'))} apparent"
-            scores = [number(m.get(k), d) for k, d in _SCORES[:3]]
+            scores = [number(m.get(k), d) for k, d in _SCORES]
             size = f"{m.get('n', DASH)} / {m.get('events', DASH)}"
             rows.append([model_name(kind), cohort_name(cohort).partition(" (")[0], size, area, *scores])
-    return Table(["Model", "Cohort", "n / events", "AUC (95 % CI)", "Brier", "Slope", "Intercept"], rows, 2)
+    return Table(
+        ["Model", "Cohort", "n / events", "AUC (95 % CI)", "Brier", "Slope", "Intercept", "Net benefit"], rows, 2
+    )
 
 
 def delong(comparisons: Sequence[Mapping[str, Any]]) -> Table:

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from models.evaluation.cohort_metrics import cohort_metrics
+from models.evaluation.cohort_metrics import at_threshold, cohort_metrics
+from models.evaluation.curves import curves
 
 KEYS = {
     *("n", "events", "auc", "auc_ci", "accuracy", "accuracy_ci", "sensitivity", "sensitivity_ci"),
@@ -47,3 +48,20 @@ def test_separated_cohort_and_extreme_thresholds():
 
 def test_high_risk_is_at_or_above_the_threshold():
     assert cohort_metrics([1, 0], [0.5, 0.4], 0.5)["sensitivity"] == 1.0
+
+
+def test_at_a_declared_threshold_by_hand():
+    """Four patients, a quarter as threshold: a false alarm costs a third of a hit."""
+    found = at_threshold([1, 1, 0, 0], [0.25, 0.1, 0.9, 0.2], 0.25)
+    assert (found["sensitivity"], found["specificity"]) == (0.5, 0.5)
+    assert found["net_benefit"] == pytest.approx((1 - 1 / 3) / 4)
+    assert found["net_benefit_treat_all"] == pytest.approx((2 - 2 / 3) / 4)
+    assert at_threshold([1, 1], [0.5, 0.1], 0.25)["specificity"] is None
+
+
+def test_training_that_was_calibrated_on_itself_costs_two_degrees_of_freedom():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.05, 0.95, 300)
+    y = (rng.random(300) < p).astype(int)
+    dfs = [curves(y, p, held_out=held_out)["hosmer_lemeshow"]["df"] for held_out in (True, False)]
+    assert dfs == [10, 8]

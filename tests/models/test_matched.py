@@ -26,6 +26,11 @@ def test_no_false_alarm_and_nothing_else(reading, sensitivity):
     assert found.specificity == 1 - reading[0]
 
 
+def test_beside_a_reader_who_calls_everybody_the_score_may_call_everybody():
+    found = matched_specificity([1, 1, 0, 0], [0.1, 0.9, 0.3, 0.5], [1, 1, 1, 1], seed=0)
+    assert (found.sensitivity, found.specificity, found.difference, found.ci) == (1.0, 0.0, 0.0, (0.0, 0.0))
+
+
 def test_ties_raise_no_more_false_alarms_than_the_reader():
     y, tied = np.repeat([1, 0], [3, 6]), np.full(9, 0.5)
     assert matched_specificity(y, tied, np.array([1, 1, 1, 1, 0, 0, 0, 0, 0]), seed=1).specificity == 1.0

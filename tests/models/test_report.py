@@ -396,11 +396,19 @@ def test_warnings_name_what_is_wrong():
         "Rad-sign: the chosen λ is the smallest",
         "DL-sign: the chosen λ is the largest",
         "External test: the combined model",
-        "does not beat the model of ROI size alone",
+        "the model of ROI size alone",
         "leakage check failed",
         "firm figures want about 100",
     ):
         assert part in said
+
+
+def test_a_signature_that_size_alone_beats_is_said_to_be_beaten_and_where():
+    said = _said(phantom_study(strengths={"rad": 0.5, "dl": 0.3, "combined": 0.5, "size": 3.0}))
+    assert "is beaten by the model of ROI size alone" in said
+    assert re.search(r"External test: .*is not better than the model of ROI size alone", said)
+    equal = _said(phantom_study(strengths={"rad": 0.6, "dl": 0.3, "combined": 0.5, "size": 0.6}))
+    assert "does not beat the model of ROI size alone" in equal
 
 
 @pytest.mark.slow

@@ -61,6 +61,8 @@ def test_metrics_are_the_contract(result: StudyResult) -> None:
             *("n", "events", "apparent_auc", "nested_sensitivity", "nested_specificity"),
         }
         assert all(set(cohorts[name]) >= HELD_OUT_KEYS for name in cohorts if name != "training")
+        assert cohorts["external_test"]["at_harm_ratio"]["threshold"] == signature["harm_ratio_threshold"] == 0.25
+        assert metrics["curves"][kind]["training"]["hosmer_lemeshow"]["df"] <= 8
         assert metrics["classifiers"][kind][0]["name"] == "logistic_regression"
         assert len(metrics["classifiers"][kind]) == 14
         assert all({"name", "cv_auc", "cv_auc_sd", "params"} == set(row) for row in metrics["classifiers"][kind])
