@@ -9,7 +9,7 @@ import pandas as pd
 
 from feature_store.errors import TooFewPatients
 from feature_store.vocabulary import Partition
-from models.evaluation.auc import auc, delong_paired
+from models.evaluation.auc import auc, delong_ci, delong_paired
 
 SIMPLEST_FIRST = (("rad", "dl"), ("combined",))
 """Rad-sign and DL-sign are equally simple; the combined model holds them both."""
@@ -17,11 +17,16 @@ REFERENCES = ("size", "clinical")
 
 
 class Recommendation(NamedTuple):
-    """``kind``, and the signatures it was compared with. ``not_beaten``: reference models that do as well as it."""
+    """``kind``, and the signatures it was compared with. ``not_beaten``: reference models that do as well as it.
+
+    ``above_chance``: whether the 95 % interval of its nested AUC lies above 0.5. Where it does not, it is the first
+    among signatures of which none is fit for release.
+    """
 
     kind: str
     compared_with: tuple[str, ...]
     not_beaten: tuple[str, ...]
+    above_chance: bool
 
 
 def recommend(predictions: pd.DataFrame) -> Recommendation | None:
@@ -40,8 +45,14 @@ def recommend(predictions: pd.DataFrame) -> Recommendation | None:
         others = tuple(other for other in order if other != kind)
         if not any(beats(predictions, other, kind) for other in others):
             there = (r for r in REFERENCES if area(predictions, r) is not None)
-            return Recommendation(kind, others, tuple(r for r in there if not beats(predictions, kind, r)))
+            not_beaten = tuple(r for r in there if not beats(predictions, kind, r))
+            return Recommendation(kind, others, not_beaten, _above_chance(predictions, kind))
     return None
+
+
+def _above_chance(predictions: pd.DataFrame, kind: str) -> bool:
+    rows = predictions[predictions["partition"] == Partition.TRAINING.value].dropna(subset=[kind])
+    return delong_ci(rows["outcome"], rows[kind])[0] > 0.5
 
 
 def beats(predictions: pd.DataFrame, a: str, b: str, partition: str = Partition.TRAINING.value) -> bool:

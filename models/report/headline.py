@@ -88,7 +88,7 @@ def _of_combined(result: ReportableStudy) -> list[str]:
 
 
 def _of_references(result: ReportableStudy) -> list[str]:
-    """Where size or clinical variables alone do as well as the signature that would be released.
+    """Where chance, size or clinical variables alone do as well as the signature that would be released.
 
     Out of fold, by the interval of the difference; on held-out patients, where few of them leave such an interval
     wide, as it happened there.
@@ -98,6 +98,10 @@ def _of_references(result: ReportableStudy) -> list[str]:
         return []
     found, name = [], model_name(choice.kind)
     own = area(result.predictions, choice.kind)
+    if not choice.above_chance:
+        found.append(
+            f"{name} (nested AUC {own:.3f}) is not shown to be better than chance: no signature is for release."
+        )
     for reference in choice.not_beaten:
         says = "is beaten by" if beats(result.predictions, reference, choice.kind) else "does not beat"
         found.append(

@@ -75,7 +75,8 @@ def _context(result: ReportableStudy, meaning: Callable[[str], str] | None) -> d
     metrics, data = result.metrics, result.figure_data
     signatures = metrics.get("signatures", {})
     kinds = ordered(signatures)
-    choice = recommend(result.predictions)
+    first = recommend(result.predictions)
+    choice = first if first is not None and first.above_chance else None
     rows = metrics.get("baseline_table") or []
     facts = {str(name): str(value) for name, value in data.get("facts", {}).items()}
     return {
@@ -85,6 +86,7 @@ def _context(result: ReportableStudy, meaning: Callable[[str], str] | None) -> d
         "patients": patients_of(result.predictions),
         "warnings": warnings_of(result),
         "limits": limits_of(result),
+        "none_fit": first is not None and choice is None,
         "recommended": choice and {"name": model_name(choice.kind), "reason": because(choice)},
         "cards": [_card(kind, signatures[kind], choice is not None and choice.kind == kind) for kind in kinds],
         "baseline": tables.baseline(rows),

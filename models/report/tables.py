@@ -282,7 +282,13 @@ def agreement(surgeons: Mapping[str, Any]) -> str:
     if "kappa_ab" not in surgeons:
         return ""
     kappa = with_ci(surgeons["kappa_ab"], surgeons.get("kappa_ab_ci"), 2)
-    return f"Surgeons A and B agree with Cohen's κ {kappa} on {surgeons.get('n_ab', 'their')} patients."
+    said = f"Surgeons A and B agree with Cohen's κ {kappa} on {surgeons.get('n_ab', 'their')} patients."
+    if number_left := surgeons.get("n_unresolved"):
+        said += (
+            f" On {number_left} they disagree and C has no reading: these are not in the adjudicated one, which looks "
+            "better for it."
+        )
+    return said
 
 
 def surgeons(entries: Mapping[str, Any]) -> Table:

@@ -22,7 +22,7 @@ from models.evaluation.cohort_metrics import cohort_metrics
 from models.recommendation import recommend
 from models.report.headline import warnings_of
 from models.report.pdf import write_pdf
-from models.report.render import write_report
+from models.report.render import _context, write_report
 from models.report.style import PHANTOM
 from models.study import run_study
 from tests.models.study_fixtures import small_settings, small_tables
@@ -369,6 +369,17 @@ def test_simplest_that_nothing_beats_is_recommended():
     spoiled.loc[spoiled["partition"] != "training", "combined"] = 0.5
     assert recommend(spoiled).kind == "combined"
     assert recommend(spoiled[spoiled["partition"] != "training"]) is None
+
+
+def test_what_is_no_better_than_chance_is_not_for_release(tmp_path):
+    study = phantom_study(strengths={"rad": 0.0, "dl": 0.0, "combined": 0.0})
+    assert not recommend(study.predictions).above_chance
+    assert "not shown to be better than chance" in _said(study)
+    drawn = replace(study, figure_data={})
+    context = _context(drawn, None)
+    assert context["none_fit"]
+    assert context["recommended"] is None
+    assert not any(card["recommended"] for card in context["cards"])
 
 
 def _said(study):
