@@ -7,7 +7,6 @@ row of a visible push is there, and rows of later or unfinished pushes are left 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +32,6 @@ class Snapshot:
         self.sequence: int = len(pushes)
         self._logs = logs
         self._opened: dict[str, DataFiles] = {} if opened is None else opened
-        self._connection: Any = None
 
     def at(self, sequence: int) -> Snapshot:
         """The same store at an earlier push. Raises UsageError where ``sequence`` is not reached yet."""
@@ -110,14 +108,6 @@ class Snapshot:
         rows = found.select(list(arrow.names)).cast(arrow)
         rows = rows.append_column("push_sequence", pa.array(sequences, pa.int64())).append_column("committed_at", times)
         return rows.filter(expression(later)) if later else rows
-
-    def sql(self, query: str) -> pa.Table:
-        """Answer of a DuckDB query over the views of :mod:`feature_store.sql`."""
-        from feature_store.sql import answer, connect
-
-        if self._connection is None:
-            self._connection = connect(self)
-        return answer(self._connection, query)
 
     def files(self, name: str) -> DataFiles | None:
         """The table's files, listed once: later commits add only rows of pushes this view leaves out."""

@@ -7,19 +7,22 @@ Every table is a view of its latest revisions. ``radiomics_<feature set>`` and `
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from feature_store.errors import UsageError
 from feature_store.schemas import EMBEDDINGS, RADIOMICS, TABLES, TableSchema
-
-if TYPE_CHECKING:
-    from feature_store.snapshot import Snapshot
+from feature_store.snapshot import Snapshot
 
 VALUE_TABLES = (RADIOMICS, EMBEDDINGS)
 READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+
+
+def ask(snapshot: Snapshot, query: str) -> pa.Table:
+    """Answer of one query over the snapshot. Raises UsageError with DuckDB's own words where it cannot be run."""
+    return answer(connect(snapshot), query)
 
 
 def connect(snapshot: Snapshot) -> Any:

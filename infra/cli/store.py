@@ -63,7 +63,9 @@ def sql(
     as_of: AsOf = None,
 ) -> None:
     """Answer a query over the store's tables (latest revisions) and wide views."""
-    found = session.house().store.snapshot(_moment(as_of)).sql(query)
+    from feature_store.sql import ask
+
+    found = ask(session.house().store.snapshot(_moment(as_of)), query)
     session.table("Answer", found.column_names, found.to_pylist())
 
 

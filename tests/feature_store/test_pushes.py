@@ -15,6 +15,7 @@ from feature_store.errors import Conflict, SchemaError, StoreError, StoreNotFoun
 from feature_store.location import Location
 from feature_store.schemas import CLINICAL, TABLES, Column, TableSchema
 from feature_store.snapshot import Snapshot
+from feature_store.sql import ask
 from feature_store.store import FeatureStore
 from tests.feature_store.examples import case, feature_set, radiomics
 
@@ -100,7 +101,7 @@ def test_rows_without_their_push_are_invisible(store: FeatureStore) -> None:
     assert snapshot.table("clinical")["age"].to_pylist() == [50.0]
     assert snapshot.table("cases")["patient_id"].to_pylist() == ["p1"]
     assert len(snapshot.revisions("clinical")) == 1
-    assert snapshot.sql("select count(*) as n from cases")["n"].to_pylist() == [1]
+    assert ask(snapshot, "select count(*) as n from cases")["n"].to_pylist() == [1]
     assert push(store, case("p1", age=99.0)).sequence == 2  # and do not count as "unchanged"
 
 
@@ -239,7 +240,7 @@ def test_sites_with_any_name_keep_their_rows(store: FeatureStore) -> None:
     for name in names:
         assert snapshot.table("rois", where={"site": name}).num_rows == 2
         assert push(store, case("p1", name)).sequence is None
-    assert snapshot.sql("select count(distinct site) n from rois")["n"].to_pylist() == [len(names)]
+    assert ask(snapshot, "select count(distinct site) n from rois")["n"].to_pylist() == [len(names)]
 
 
 def test_many_pushes_stay_few_files_and_keep_their_order(folder_store: FeatureStore) -> None:

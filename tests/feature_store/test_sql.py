@@ -7,6 +7,7 @@ import pytest
 
 from feature_store.errors import UsageError
 from feature_store.schemas import TABLES
+from feature_store.sql import ask
 from feature_store.store import FeatureStore
 from tests.feature_store.examples import ROIS, case, embedding, encoder, feature_set, radiomics
 
@@ -24,32 +25,33 @@ def filled(folder_store: FeatureStore) -> FeatureStore:
 
 
 def test_a_view_for_every_table_even_an_empty_one(folder_store: FeatureStore) -> None:
-    shown = folder_store.snapshot().sql("show tables")["name"].to_pylist()
+    shown = ask(folder_store.snapshot(), "show tables")["name"].to_pylist()
     assert set(TABLES) <= set(shown)
     for name in TABLES:
-        assert folder_store.snapshot().sql(f"select * from {name}").num_rows == 0
+        assert ask(folder_store.snapshot(), f"select * from {name}").num_rows == 0
 
 
 def test_views_show_the_latest_revision(filled: FeatureStore) -> None:
     snapshot = filled.snapshot()
-    found = snapshot.sql("select sequence, values[1] as v from radiomics where patient_id = 'p1' order by sequence")
+    found = ask(snapshot, "select sequence, values[1] as v from radiomics where patient_id = 'p1' order by sequence")
     assert found.to_pylist() == [{"sequence": "ct", "v": 10.0}, {"sequence": "t2_sag", "v": 4.0}]
-    assert snapshot.at(1).sql("select max(values[1]) as v from radiomics")["v"].to_pylist() == [4.0]
+    assert ask(snapshot.at(1), "select max(values[1]) as v from radiomics")["v"].to_pylist() == [4.0]
 
 
 def test_a_column_a_feature(filled: FeatureStore) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = filled.snapshot().sql(
+        found = ask(
+            filled.snapshot(),
             'select patient_id, sequence, original_shape_MeshVolume as v, "wavelet-HHH_gldm_DependenceVariance" as w '
-            "from radiomics_study_mr_0a1b2c3d order by all"
+            "from radiomics_study_mr_0a1b2c3d order by all",
         )
     assert found.to_pylist() == [
         {"patient_id": "p1", "sequence": "ct", "v": 10.0, "w": 3.0},
         {"patient_id": "p1", "sequence": "t2_sag", "v": 4.0, "w": 6.0},
         {"patient_id": "p2", "sequence": "ct", "v": None, "w": None},
     ]
-    wide = filled.snapshot().sql("select e_003 from embeddings_vit_small_0a1b2c3d")
+    wide = ask(filled.snapshot(), "select e_003 from embeddings_vit_small_0a1b2c3d")
     assert wide["e_003"].to_pylist() == [4.0]
 
 
@@ -68,8 +70,8 @@ def test_only_reading_and_only_the_store(
     snapshot = filled.snapshot()
     if query:
         with pytest.raises(UsageError):
-            snapshot.sql(query)
+            ask(snapshot, query)
     else:
-        assert snapshot.sql(query).num_rows == 0
-    assert snapshot.sql("select count(*) as n from cases")["n"].to_pylist() == [1]
+        assert ask(snapshot, query).num_rows == 0
+    assert ask(snapshot, "select count(*) as n from cases")["n"].to_pylist() == [1]
     assert list(tmp_path.glob("x.*")) == []
