@@ -19,7 +19,7 @@ from feature_store.errors import DicomSeriesError
 from pipelines.imaging.dicom_file import WHOLE
 from pipelines.imaging.dicom_frame import SPLITS, Frame, geometry_missing
 from pipelines.imaging.dicom_pixels import read_values
-from pipelines.imaging.images import MAX_VOXELS
+from pipelines.imaging.integrity import MAX_VOXELS
 
 SAME_POSITION_MM = 0.01
 UNEVEN = 0.05

@@ -22,11 +22,10 @@ from feature_store.errors import (
     ImageUnitError,
     ImageUnreadable,
 )
-from pipelines.imaging.integrity import check_file, is_dicom
+from pipelines.imaging.integrity import MAX_VOXELS, check_file, is_dicom
 from pipelines.imaging.itk_calls import itk_call
 from pipelines.imaging.series_header import SeriesHeader
 
-MAX_VOXELS = 10**9
 SPACING_MM = (0.05, 30.0)
 """Voxel sizes outside this are headers in metres or micrometres, or no header at all."""
 

@@ -19,6 +19,8 @@ from pipelines.imaging.nifti import count_not_finite, parse_header, voxel_file
 
 MAX_BYTES = 16 * 2**30
 """Decompressed size past which a file is refused: 512 x 512 x 4000 voxels of eight bytes, twice over."""
+MAX_VOXELS = 10**9
+"""Past it a header is refused before anything of its size is allocated."""
 
 _CHUNK = 4 * 2**20
 _HEAD = 64 * 1024
