@@ -26,7 +26,7 @@ def surgeon_metrics(
     """Cohen's kappa of A and B, and each reader with each signature on the same held-out patients.
 
     The adjudicated reading is A's and B's where they agree and C's where they do not (missing where C is:
-    ``n_unresolved``, on whom it is silent though they are the hard ones).
+    ``n_unresolved``, on whom it is silent though they are the hard ones). There is none without both A's and B's.
     Signatures classify at their released threshold (exact McNemar test), and at the reader's own specificity, where
     sensitivities are compared (``matched_KIND``; a paired bootstrap, ``seed``). Empty without readings.
     """
@@ -39,7 +39,7 @@ def surgeon_metrics(
         kappa = cohen_kappa(reads["A"][both], reads["B"][both])
         result.update(kappa_ab=kappa.kappa, kappa_ab_ci=kappa.ci, n_ab=int(both.sum()))
         third = reads.get("C", np.full(len(both), np.nan))
-        reads["adjudicated"] = np.where(both & (reads["A"] == reads["B"]), reads["A"], third)
+        reads["adjudicated"] = np.where(reads["A"] == reads["B"], reads["A"], np.where(both, third, np.nan))
         result["n_unresolved"] = int((both & np.isnan(reads["adjudicated"])).sum())
     y = predictions["outcome"].to_numpy(dtype=np.float64)
     held_out = predictions["partition"].isin(["internal_validation", "external_test"]).to_numpy()
