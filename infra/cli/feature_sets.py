@@ -26,7 +26,8 @@ def feature_sets(
 ) -> None:
     """List the feature sets; with NAME every feature of it: family, IBSI code, unit, meaning."""
     from feature_store.errors import UsageError
-    from pipelines.radiomics.feature_sets import REGISTRY, feature_set
+    from pipelines.radiomics.feature_set_choice import feature_set
+    from pipelines.radiomics.feature_sets import REGISTRY
 
     if name is None:
         if out is not None:

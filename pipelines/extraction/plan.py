@@ -16,7 +16,8 @@ from feature_store.vocabulary import ALL, RoiName
 from models.encoders import EncoderSettings
 from pipelines.extraction.limits import RoiLimits
 from pipelines.extraction.refused import REFUSED, QualityGate
-from pipelines.radiomics.feature_sets import FeatureSet, feature_set_for
+from pipelines.radiomics.feature_set_choice import feature_set_for
+from pipelines.radiomics.feature_sets import FeatureSet
 
 CaseKey = tuple[str, str, str]
 """site, patient_id, case_id"""

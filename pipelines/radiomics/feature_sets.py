@@ -10,12 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from feature_store.errors import NotFound, SettingsError
+from feature_store.errors import SettingsError
 from pipelines.radiomics.feature_docs import feature_doc, image_unit
 from pipelines.radiomics.feature_names import CLASSES, WAVELET_SUBBANDS
 
@@ -174,36 +173,6 @@ REGISTRY: dict[str, FeatureSet] = {
     s.name: s for s in (PYRADIOMICS_DEFAULT, STUDY_CT, STUDY_MR, *_variants(STUDY_CT), *_variants(STUDY_MR))
 }
 """Feature sets that come with the project. Their ids are what rows are stored under: settings never change."""
-
-
-def feature_set(name: str) -> FeatureSet:
-    """The registered feature set of that name or id, or the one in that YAML or JSON file.
-
-    Raises NotFound, SettingsError.
-    """
-    if name.endswith((".yaml", ".yml", ".json")):
-        from pipelines.radiomics.feature_set_files import read_feature_set
-
-        return read_feature_set(Path(name))
-    for known in REGISTRY.values():
-        if name in (known.name, known.id):
-            return known
-    raise NotFound(f"no feature set is named {name!r}.", action=f"Use one of: {', '.join(REGISTRY)}, or a YAML file.")
-
-
-def feature_set_for(sequence: str, override: str | FeatureSet | None = None) -> FeatureSet:
-    """Which feature set a series gets: CT in Hounsfield units, everything else z-scored.
-
-    ``override``: one for every series, or ``study-log`` and the like for ``study-ct-log`` and ``study-mr-log``.
-    """
-    if isinstance(override, FeatureSet):
-        return override
-    study = STUDY_CT if sequence == "ct" else STUDY_MR
-    if override is None:
-        return study
-    head, _, variant = override.partition("-")
-    by_sequence = f"{study.name}-{variant}" if variant else study.name
-    return REGISTRY[by_sequence] if head == "study" and by_sequence in REGISTRY else feature_set(override)
 
 
 def parse_feature_set(settings: dict[str, object]) -> FeatureSet:

@@ -18,7 +18,8 @@ from pipelines.imaging.images import load_image
 from pipelines.imaging.masks import align_mask, read_mask
 from pipelines.radiomics.crop import bounding_box
 from pipelines.radiomics.extractor import RadiomicsExtractor
-from pipelines.radiomics.feature_sets import FeatureSet, feature_set_for
+from pipelines.radiomics.feature_set_choice import feature_set_for
+from pipelines.radiomics.feature_sets import FeatureSet
 from pipelines.radiomics.preprocessing import preprocess_mask
 from pipelines.radiomics.series import RadiomicsSeries
 

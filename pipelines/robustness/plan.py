@@ -16,7 +16,8 @@ from feature_store.schemas import ROIS, SERIES
 from feature_store.snapshot import Snapshot
 from feature_store.vocabulary import PAPER_ROIS, PRIMARY_SEGMENTATION, Partition, RoiName
 from models.selection.robustness import TRAINING, UNASSIGNED
-from pipelines.radiomics.feature_sets import FeatureSet, feature_set_for
+from pipelines.radiomics.feature_set_choice import feature_set_for
+from pipelines.radiomics.feature_sets import FeatureSet
 from pipelines.robustness.versions import RoiToVary
 
 Case = tuple[str, str, str]

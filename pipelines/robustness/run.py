@@ -15,7 +15,8 @@ from feature_store.errors import ExtractionError
 from feature_store.store import FeatureStore
 from pipelines.imaging.images import load_image, read_canonical
 from pipelines.imaging.masks import align_mask, read_mask
-from pipelines.radiomics.feature_sets import FeatureSet, feature_set_for
+from pipelines.radiomics.feature_set_choice import feature_set_for
+from pipelines.radiomics.feature_sets import FeatureSet
 from pipelines.radiomics.perturbation import PerturbationSettings
 from pipelines.radiomics.table import there
 from pipelines.ray_session import ray_session

@@ -66,7 +66,7 @@ def read(folder: Path, name: str) -> dict[str, float]:
 
     from pipelines.cases.rois import roi_mask
     from pipelines.imaging.images import content_hash, read_canonical
-    from pipelines.radiomics.feature_sets import feature_set
+    from pipelines.radiomics.feature_set_choice import feature_set
     from pipelines.radiomics.preprocessing import preprocess_mask
     from pipelines.radiomics.series import RadiomicsSeries
 
@@ -86,7 +86,7 @@ def extract(folder: Path, name: str) -> dict[str, float]:
     import numpy as np
 
     from pipelines.radiomics.extractor import RadiomicsExtractor
-    from pipelines.radiomics.feature_sets import feature_set
+    from pipelines.radiomics.feature_set_choice import feature_set
 
     extractor = RadiomicsExtractor(feature_set(name))
     values = extractor.extract_from_crop(pickle.loads((folder / "crop").read_bytes()))

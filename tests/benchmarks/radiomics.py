@@ -46,7 +46,8 @@ from feature_store.errors import AsdegError
 from pipelines.imaging.images import read_image
 from pipelines.imaging.masks import align_mask, read_mask
 from pipelines.radiomics.extractor import RadiomicsExtractor
-from pipelines.radiomics.feature_sets import REGISTRY, FeatureSet, feature_set
+from pipelines.radiomics.feature_set_choice import feature_set
+from pipelines.radiomics.feature_sets import REGISTRY, FeatureSet
 from pipelines.radiomics.preprocessing import preprocess, preprocess_mask
 from pipelines.radiomics.series import RadiomicsSeries
 

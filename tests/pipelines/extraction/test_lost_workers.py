@@ -16,7 +16,7 @@ from pipelines.extraction import plan as extraction_plan
 from pipelines.extraction.limits import RoiLimits
 from pipelines.extraction.plan import ExtractionSettings
 from pipelines.extraction.run import extract
-from pipelines.radiomics.feature_sets import feature_set_for
+from pipelines.radiomics.feature_set_choice import feature_set_for
 from pipelines.ray_session import ray_session
 from tests.pipelines.extraction.extraction_store import PoisonedSettings, add_series, radiomics_of, rows_of, same_values
 
@@ -134,13 +134,13 @@ def test_workers_of_every_step_killed_in_the_middle_cost_nothing(store, tmp_path
     shutil.copytree(store.uri.removeprefix("file://"), undisturbed)
     settings = ExtractionSettings(batch_rows=4)
 
-    killer = Killer("read_series", "RadiomicsStep", "EmbeddingStep")
+    killer = Killer("ReadStep", "RadiomicsStep", "EmbeddingStep")
     killer.start()
     try:
         report = extract(store, settings)
     finally:
         killer.stop()
-    assert sorted(killer.killed) == ["EmbeddingStep", "RadiomicsStep", "read_series"]
+    assert sorted(killer.killed) == ["EmbeddingStep", "RadiomicsStep", "ReadStep"]
     assert (report.done, report.failed) == (12, 0)
     assert report.alone > 0
 

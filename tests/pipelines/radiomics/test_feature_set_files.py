@@ -10,8 +10,9 @@ import SimpleITK as sitk
 
 from feature_store.errors import SettingsError
 from pipelines.radiomics.extractor import RadiomicsExtractor
+from pipelines.radiomics.feature_set_choice import feature_set
 from pipelines.radiomics.feature_set_files import read_feature_set
-from pipelines.radiomics.feature_sets import STUDY_MR, FeatureSet, feature_set
+from pipelines.radiomics.feature_sets import STUDY_MR, FeatureSet
 
 OURS = "bin_width: 10\nimage_types: [original, log]\nlog_sigma: [1.0, 2.5]\nclasses: [shape, firstorder]\n"
 THEIRS = """

@@ -11,14 +11,13 @@ from pydantic import ValidationError
 
 from feature_store.errors import NotFound, SettingsError
 from feature_store.schemas import FEATURE_SETS
+from pipelines.radiomics.feature_set_choice import feature_set, feature_set_for
 from pipelines.radiomics.feature_sets import (
     PYRADIOMICS_DEFAULT,
     REGISTRY,
     STUDY_CT,
     STUDY_MR,
     FeatureSet,
-    feature_set,
-    feature_set_for,
     parse_feature_set,
 )
 
