@@ -39,6 +39,8 @@ class Touched:
     signatures: tuple[str, ...]
     nets: tuple[str, ...]
     """Encoders and segmenters that were fitted on the patient."""
+    score_ids: tuple[str, ...] = ()
+    """The answers that ``scores`` counts, by id; none where the patient was erased, as they were with it."""
 
     @property
     def used(self) -> bool:
@@ -58,7 +60,19 @@ def touched(snapshot: Snapshot, site: str | None = None) -> list[Touched]:
 def users_of(snapshot: Snapshot, site: str, patient_id: str) -> dict[str, Any]:
     """What has used a patient, in whichever case: the fields of :class:`Touched`, as JSON has them."""
     found = _Uses(snapshot).of(site, patient_id)
+    del found["score_ids"]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def changed_since(snapshot: Snapshot, site: str, patient_id: str, case_id: str, as_of: int) -> Change | None:
+    """What became, after push ``as_of``, of the case that an answer of then was given for: withdrawn, corrected, or
+    None."""
+    where = {"site": site, "patient_id": patient_id, "case_id": case_id}
+    withdrawn = snapshot.revisions("withdrawals", ["push_id"], where=where)["push_sequence"].to_pylist()
+    if any(sequence > as_of for sequence in withdrawn):
+        return "withdrawn"
+    corrected = any(sequence > as_of for _, _, sequence, _ in _corrections(snapshot, where))
+    return "corrected" if corrected else None
 
 
 def touched_cohorts(snapshot: Snapshot) -> dict[str, list[str]]:
@@ -76,13 +90,11 @@ class _Uses:
     def __init__(self, snapshot: Snapshot) -> None:
         columns = ["cohort", "version", "site", "patient_id", "case_id", "as_of", "outcome", "rule"]
         self.members = snapshot.table("cohorts", columns).to_pylist()
-        self.scores = snapshot.table("scores", ["site", "patient_id", "case_id", "as_of"]).to_pylist()
+        self.scores = snapshot.table("scores", ["score_id", "site", "patient_id", "case_id", "as_of"]).to_pylist()
         self._runs = snapshot.table("training_runs", ["run_id", "cohort", "version", "artefacts"]).to_pylist()
         self._nets = list(_nets(snapshot))
 
-    def of(
-        self, site: str, patient_id: str, case_id: str | None = None, before: int | None = None, scored: bool = True
-    ) -> dict[str, Any]:
+    def of(self, site: str, patient_id: str, case_id: str | None = None, before: int | None = None) -> dict[str, Any]:
         """What used the patient (in that case) as of a push earlier than ``before``."""
 
         def mine(row: Mapping[str, Any]) -> bool:
@@ -91,7 +103,7 @@ class _Uses:
 
         return self.by(
             {(row["cohort"], row["version"]) for row in self.members if mine(row)},
-            sum(mine(row) for row in self.scores) if scored else 0,
+            [row["score_id"] for row in self.scores if mine(row)],
             [
                 name
                 for name, seen, made in self._nets
@@ -99,13 +111,16 @@ class _Uses:
             ],
         )
 
-    def by(self, cohorts: Iterable[tuple[str, int]], scores: int = 0, nets: Sequence[str] = ()) -> dict[str, Any]:
+    def by(
+        self, cohorts: Iterable[tuple[str, int]], scores: Sequence[str] = (), nets: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """With the runs on these cohorts and their signatures."""
         versions = set(cohorts)
         used = [run for run in self._runs if (run["cohort"], run["version"]) in versions]
         made = {digest for run in used for digest in _signatures(run["artefacts"])}
         return {
-            "scores": scores,
+            "scores": len(scores),
+            "score_ids": tuple(sorted(scores)),
             "cohorts": tuple(f"{name} v{version}" for name, version in sorted(versions)),
             "runs": tuple(sorted(run["run_id"] for run in used)),
             "signatures": tuple(sorted(made)),
@@ -114,8 +129,8 @@ class _Uses:
 
 
 def _withdrawn(snapshot: Snapshot, uses: _Uses) -> Iterator[Touched]:
-    for row in snapshot.table("withdrawals").to_pylist():
-        used = uses.of(row["site"], row["patient_id"], row["case_id"])
+    for row in snapshot.revisions("withdrawals").to_pylist():  # a case may come back, and be withdrawn again
+        used = uses.of(row["site"], row["patient_id"], row["case_id"], before=row["push_sequence"])
         yield Touched("withdrawn", row["site"], row["case_id"], row["reason"], row["withdrawn_at"], **used)
 
 
@@ -126,30 +141,36 @@ def _erased(snapshot: Snapshot) -> Iterator[Touched]:
 
 
 def _corrected(snapshot: Snapshot, uses: _Uses) -> Iterator[Touched]:
-    kinds = dict(zip(snapshot.pushes["push_id"].to_pylist(), snapshot.pushes["kind"].to_pylist(), strict=True))
     asked = {(row["site"], row["patient_id"], row["case_id"]) for row in (*uses.members, *uses.scores)}
     if fitted := _nets_patients(snapshot):
         cases = snapshot.revisions("cases", ["site", "patient_id", "case_id"]).select(["site", "patient_id", "case_id"])
         asked |= {case for case in map(tuple, (row.values() for row in cases.to_pylist())) if case[:2] in fitted}
     sites = sorted({case[0] for case in asked})
     changes: dict[tuple[str, str, str], dict[int, tuple[datetime, set[str]]]] = {}
-    for name in CORRECTABLE:
-        schema = TABLES[name]
-        seen: set[tuple[Any, ...]] = set()
-        columns = list(dict.fromkeys([*schema.key, "push_id"]))
-        for row in snapshot.revisions(name, columns, where={"site": sites}).to_pylist():  # by key and push
-            key = tuple(row[column] for column in schema.key)
-            case = (row["site"], row["patient_id"], row["case_id"])
-            if key in seen and case in asked and kinds[row["push_id"]] not in ("withdrawal", "erasure"):
-                at = changes.setdefault(case, {}).setdefault(row["push_sequence"], (row["committed_at"], set()))
-                at[1].add(name)
-            seen.add(key)
+    for name, case, sequence, committed_at in _corrections(snapshot, {"site": sites}):
+        if case in asked:
+            changes.setdefault(case, {}).setdefault(sequence, (committed_at, set()))[1].add(name)
     for (site, patient_id, case_id), pushes in changes.items():
         newest = max(pushes)
         what = ", ".join(sorted(set().union(*(tables for _, tables in pushes.values()))))
         used = uses.of(site, patient_id, case_id, before=newest)
         yield Touched("corrected", site, case_id, f"another {what}", pushes[newest][0], **used)
     yield from _other_outcomes(snapshot, uses)
+
+
+def _corrections(
+    snapshot: Snapshot, where: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[str, str, str], int, datetime]]:
+    """Table, case, push and time of every revision of something that was there before, made by whoever sent it."""
+    kinds = snapshot.pushes["kind"].to_pylist()
+    for name in CORRECTABLE:
+        schema = TABLES[name]
+        seen: set[tuple[Any, ...]] = set()
+        for row in snapshot.revisions(name, schema.key, where=dict(where)).to_pylist():  # by key and push
+            key = tuple(row[column] for column in schema.key)
+            if key in seen and kinds[row["push_sequence"] - 1] not in ("withdrawal", "erasure"):
+                yield name, (row["site"], row["patient_id"], row["case_id"]), row["push_sequence"], row["committed_at"]
+            seen.add(key)
 
 
 def _other_outcomes(snapshot: Snapshot, uses: _Uses) -> Iterator[Touched]:

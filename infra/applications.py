@@ -52,6 +52,7 @@ def _training_app(house: House) -> FastAPI:
 
 
 def _scoring_app(house: House) -> FastAPI:
+    from feature_store.audit import AuditLog
     from services.scoring.app import build_app
     from services.training.release_routes import release_router
     from services.training.schedule_routes import schedule_router
@@ -61,6 +62,7 @@ def _scoring_app(house: House) -> FastAPI:
     return build_app(
         house.scoring,
         house.control,
+        AuditLog(house.control),
         routers=(release_router(house.releases, house.control), schedule_router(house.schedules, house.control)),
         openapi=lambda: openapi(house),
     )

@@ -21,7 +21,8 @@ class Recorder(Protocol):
 class AuditTrail:
     """Records requests that came with a known key: who, the route's pattern, which case, how it ended.
 
-    Routes say which case it was about in ``request.state.about`` (site, patient, case). What a caller wrote into the
+    Routes say which case it was about in ``request.state.about`` (site, patient, case), or that they have kept a
+    record of their own (``request.state.recorded``). What a caller wrote into the
     path is not recorded. Parts of an upload, and questions for its offset, are not either: its end is.
     """
 
@@ -47,6 +48,8 @@ class AuditTrail:
 def _act(scope: Scope, state: dict[str, Any], status: int) -> Act | None:
     method, path = scope["method"], getattr(scope.get("route"), "path", "")
     about = state.get("about")
+    if state.get("recorded"):
+        return None
     if method in ("HEAD", "PATCH") and status < 400 and about is None:
         return None
     site, patient_id, case_id = about or (state["caller"].site, None, None)

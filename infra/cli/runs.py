@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -124,11 +125,15 @@ def _note_tuned(session: Session, metrics: dict[str, Any] | None) -> None:
 
 
 def runs(session: Session) -> None:
-    """List selection and training runs."""
+    """List selection and training runs; changes since: how often a case it had used was withdrawn, corrected or erased.
+    `asdeg withdrawals` names them."""
+    from feature_store.touched import touched
     from services.runs import list_runs
 
-    columns = ("run_id", "state", "cohort", "version", "wall_s", "error")
-    rows = [status.model_dump() for status in list_runs(session.house().store)]
+    store = session.house().store
+    changes = Counter(run_id for change in touched(store.snapshot()) for run_id in change.runs)
+    columns = ("run_id", "state", "cohort", "version", "wall_s", "changes_since", "error")
+    rows = [{**status.model_dump(), "changes_since": changes[status.run_id]} for status in list_runs(store)]
     session.table("Runs", columns, rows)
 
 

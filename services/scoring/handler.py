@@ -15,6 +15,7 @@ from feature_store.retrieval import CLINICAL_COLUMNS, TEXT_COLUMNS, newest_cases
 from feature_store.scanners import scanner_names, sequence_of
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
+from feature_store.touched import changed_since
 from models.harmonisation import SCANNER
 from services.ids import new_id
 from services.releases import Current, current
@@ -87,14 +88,18 @@ class ScoringHandler:
         return answer
 
     def answer(self, score_id: str) -> ScoreAnswer:
-        """An answer given before. Raises NotFound."""
+        """An answer given before, and whether its case has been corrected or withdrawn since. Raises NotFound."""
         self.log.flush()
-        rows = self._store.snapshot().table("scores", where={"score_id": score_id}).to_pylist()
+        snapshot = self._store.snapshot()
+        rows = snapshot.table("scores", where={"score_id": score_id}).to_pylist()
         if not rows:
             raise NotFound("There is no such answer.", action="Check the score id.")
         row = rows[0]
+        case = (row["site"], row["patient_id"], row["case_id"])
+        changed = changed_since(snapshot, *case, as_of=row["as_of"])
         fields = {name: row[name] for name in ScoreAnswer.model_fields if name in row and name != "moved_by"}
-        return ScoreAnswer(**fields, moved_by=[Mover(**entry) for entry in json.loads(row["moved_by"])])
+        moved_by = [Mover(**entry) for entry in json.loads(row["moved_by"])]
+        return ScoreAnswer(**fields, moved_by=moved_by, case_since=changed)
 
     def readiness(self) -> Readiness:
         """Whether the store can be read, and the current signatures."""

@@ -40,6 +40,9 @@ class ScoreAnswer(BaseModel):
     moved_by: list[Mover] = Field(description="the five features that moved the risk most")
     as_of: int = Field(description="push sequence of the store the features were read at")
     asked_at: datetime
+    case_since: Literal["corrected", "withdrawn"] | None = Field(
+        None, description="what became of the case since then: the answer rests on what no longer stands"
+    )
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -12,7 +12,7 @@ from feature_store.cohorts import freeze_cohort
 from feature_store.errors import NotFound
 from feature_store.retrieval import patient_features, training_table
 from feature_store.store import FeatureStore
-from feature_store.touched import touched
+from feature_store.touched import changed_since, touched
 from feature_store.withdrawal import no_longer_there, withdraw_case
 from tests.feature_store.examples import ROIS, case, encoder, feature_set, ids, label, radiomics
 
@@ -103,6 +103,8 @@ def test_a_withdrawn_case_is_gone_and_what_used_it_is_named(store: FeatureStore)
     (found,) = touched(snapshot)
     assert (found.case_id, found.scores, found.cohorts) == (case_id, 1, ("study v1",))
     assert (found.runs, found.signatures, found.nets) == (("r1",), ("abc",), ("vit_small-99999999",))
+    assert found.score_ids == ("s1",)
+    assert [changed_since(snapshot, "a", one, f"case-a-{one}", 3) for one in ("p1", "p2")] == ["withdrawn", None]
     assert touched(snapshot, "b") == []
     # the frozen cohort's table can still be made again as it was; a new freeze is without the patient
     again = training_table(snapshot, "study", [SET], rois=ROIS)
@@ -116,6 +118,16 @@ def test_a_withdrawn_case_may_come_back(store: FeatureStore) -> None:
     withdraw_case(filled(store), "a", "p1", "wrong side", "registry")
     assert push_again(store, case("p1")).written == {"cases": 1, "series": 2, "rois": 2, "clinical": 1}
     assert len(patient_features(store.snapshot(), "a", "p1", [SET], ROIS)) == 6
+    score = {
+        **ids("p1"), "score_id": "s9", "kind": "rad", "signature": "abc", "probability": 0.5, "high_risk": False,
+        "threshold": 0.6, "moved_by": "[]", "asked_by": "app", "asked_at": datetime.now(UTC),
+        "as_of": store.snapshot().sequence,
+    }  # fmt: skip
+    store.push({"scores": [score]}, kind="scores", source="x")
+    assert [(one.change, one.scores) for one in touched(store.snapshot())] == [("withdrawn", 0)]  # it is of what came
+    withdraw_case(store, "a", "p1", "wrong again", "registry")
+    changes = [(one.reason, one.score_ids) for one in touched(store.snapshot()) if one.change == "withdrawn"]
+    assert changes == [("wrong again", ("s9",)), ("wrong side", ())]
 
 
 def test_what_used_a_case_before_it_was_corrected_is_named(folder_store: FeatureStore) -> None:
@@ -142,6 +154,10 @@ def test_what_used_a_case_before_it_was_corrected_is_named(folder_store: Feature
     push_again(store, other)
     late = {**score, "score_id": "s2", "as_of": store.snapshot().sequence}
     store.push({"scores": [late]}, kind="scores", source="x")
+    assert [changed_since(store.snapshot(), "a", "p1", "case-a-p1", row["as_of"]) for row in (early, late)] == [
+        "corrected",
+        None,
+    ]
     (found,) = touched(store.snapshot())
     assert (found.change, found.case_id, found.reason) == ("corrected", "case-a-p1", "another clinical, rois")
     assert (found.scores, found.cohorts, found.runs) == (

@@ -211,5 +211,7 @@ def test_select_train_release_score_report(run: Any, tmp_path: Path) -> None:
     assert run("report", run_id, "--out", "out")[0] == 0
     assert (tmp_path / "out/report.html").stat().st_size > 10_000
     signature = json.loads(out)["signature"]
+    assert run("withdraw", "b001", "--site", "b", "--reason", "wrong side")[0] == 0
+    assert [row["changes_since"] for row in json.loads(run("runs", "--json")[1])] == [1, 1]
     assert run("recall", signature[:12])[0] == 0
     assert run("score", "b001", "--site", "b", "--kind", "rad")[0] == 1

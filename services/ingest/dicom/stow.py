@@ -19,11 +19,13 @@ from pydicom.dataset import Dataset
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from feature_store.audit import Act, AuditLog
+from feature_store.audit import AuditLog
 from feature_store.control import Credential
 from feature_store.errors import ArchiveError, NotFound
+from pipelines.cases.manifest import case_id
 from services import http_errors
 from services.access import SITE, KeyBook, allow
+from services.audit_trail import AuditTrail
 from services.ingest.deidentification.site_key import SiteKeys
 from services.ingest.deidentification.values import new_uid
 from services.ingest.dicom.assembler import Assembler
@@ -77,6 +79,7 @@ def build_app(
 ) -> FastAPI:
     """``limit``: bytes of the largest instance; ``spool``: folder for the anonymous files of parts."""
     app = FastAPI(title="asdeg DICOMweb", description="Studies in. For research use only.")
+    app.add_middleware(AuditTrail, log=audit)
     http_errors.install(app)
     site_only = allow(book, SITE, basic=True)
 
@@ -98,6 +101,7 @@ def build_app(
             parts.close()
             if outcomes:
                 await run_in_threadpool(audit.record, caller, *acts_of(outcomes, site.name, "stow-rs"))
+                request.state.recorded = True
         if not outcomes:
             raise ArchiveError("The body holds no instance.", action="Send one instance a part.")
         return _answer(outcomes)
@@ -117,6 +121,7 @@ def build_app(
     @app.post("/dicom-web/studies/{study}/complete", tags=["dicom"], responses=http_errors.RESPONSES)
     def complete_study(
         study: Uid,
+        request: Request,
         caller: Annotated[Credential, Depends(site_only)],
         said: Annotated[Completion | None, Body()] = None,
     ) -> CaseReceipt:
@@ -125,16 +130,15 @@ def build_app(
         patient = intake.staging.patient_of(site, new_uid(keys.needed(site), study))
         if patient is None:
             raise NotFound("Nothing of this study is staged.", action="Send the study first.")
-        receipt = assembler.complete(site, patient, said.series_numbers if said else None)
-        audit.record(caller, Act("complete", site=site, patient_id=patient, case_id=receipt.case_id))
-        return receipt
+        request.state.about = (site, patient, case_id(site, patient))
+        return assembler.complete(site, patient, said.series_numbers if said else None)
 
     @app.get("/dicom-web", tags=["dicom"], responses=http_errors.RESPONSES)
     def staged(caller: Annotated[Credential, Depends(site_only)]) -> list[Staged]:
         """What is staged; how far each case is on its way says `GET /v1/cases/{case_id}`."""
         return [
-            Staged(case_id=case_id, instances=instances, assembled=assembled)
-            for case_id, instances, assembled in assembler.staged(str(caller.site))
+            Staged(case_id=case, instances=instances, assembled=assembled)
+            for case, instances, assembled in assembler.staged(str(caller.site))
         ]
 
     return app

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from feature_store.errors import ArchiveError
 from services.ingest.dicom.related import RelatedParts, boundary_of
 from services.ingest.dicom.statuses import ELEMENTS_DISCARDED, NO_MATCH, OTHER_STUDY
-from tests.services.dicom.doors import BOUNDARY, Doors, related, stow
+from tests.services.dicom.doors import BOUNDARY, SITE, Doors, related, stow
 from tests.services.dicom.studies import PATIENT, as_file, ct_study, ct_with_mask
 
 
@@ -124,6 +124,27 @@ def test_another_site_sees_and_completes_nothing_of_it(doors: Doors, url: str, k
     other = {"X-API-Key": doors.key("b", "site_b")}
     assert httpx.get(url, headers=other).json() == []
     assert httpx.post(f"{url}/studies/1.2.55/complete", headers=other).status_code == 404
+
+
+def test_every_push_and_read_is_on_record_once(doors: Doors, url: str) -> None:
+    key = {"X-API-Key": doors.key("recorded")}
+    stow(url, key["X-API-Key"], related(ct_study("SECRET-6", study="1.2.66")))
+    (nobodys,) = ct_study("SECRET-7", slices=1)
+    nobodys.PatientID = ""
+    stow(url, key["X-API-Key"], related([nobodys]))
+    httpx.get(url, headers=key)
+    httpx.post(f"{url}/studies/1.2.66/complete", headers=key, timeout=60)
+    httpx.post(f"{url}/studies/1.2.67/complete", headers=key)
+    found = [one for one in doors.audit.entries() if one.name == "recorded"]
+    assert [(one.action, one.site, bool(one.case_id), one.outcome) for one in found] == [
+        ("push", SITE, True, "ok"),
+        ("push", SITE, False, "InstanceRefused"),
+        ("read", SITE, False, "ok"),
+        ("push", SITE, True, "ok"),
+        ("push", SITE, False, "NotFound"),
+    ]
+    assert "SECRET" not in str(found)
+    assert "1.2.6" not in str(found)
 
 
 @settings(max_examples=60, deadline=None)
