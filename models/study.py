@@ -115,6 +115,7 @@ def run_study(
             "harmonisation": harmonisation_effect(patients, development, settings),
             "shap": explained,
             **({"in_sample": study.in_sample} if study.in_sample is not None else {}),
+            **({"phantom": True} if study.of_phantoms else {}),
         }
         if study.in_sample is not None and study.in_sample["handling"] == "apparent":
             label_apparent(metrics, predictions)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feature_store.errors import FeatureTableError
 from feature_store.scanners import sequence_of
-from feature_store.vocabulary import Partition
+from feature_store.vocabulary import Partition, is_phantom
 from models.feature_files import KEYS, NOT_FEATURES, as_floats, features_of, read_table
 from models.in_sample import sentence
 from models.selection.robustness import read_robustness
@@ -92,6 +92,11 @@ class StudyTables:
     @property
     def outcome(self) -> NDArray[np.int64]:
         return self.patients["outcome"].to_numpy(dtype=np.int64)
+
+    @property
+    def of_phantoms(self) -> bool:
+        """Whether any patient is made up: then no figure of the study is a clinical one."""
+        return any(map(is_phantom, self.patients["patient_id"].astype(str)))
 
     def rows(self, partition: str, site: str | None = None) -> NDArray[np.intp]:
         """Positions of a partition's patients, of one site or all."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli.command import command
-from infra.cli.runs import CohortFile, Grid, Permutations, RunId, Seed, cohort_settings, harmonised, study_settings
+from infra.cli.runs import CohortFile, Grid, Permutations, RunId, Seed, cohort_settings, study_settings
 from infra.cli.session import Session
-from infra.cli.studies import Harmonise, RayAddress
+from infra.cli.studies import Harmonise, RayAddress, UnseenScanner, harmonised, titled
 
 if TYPE_CHECKING:
     from services.training.messages import RetrainAnswer, RetrainRequest
@@ -47,6 +47,7 @@ def retrain(
     permutations: Permutations = None,
     seed: Seed = None,
     harmonisation: Harmonise = None,
+    unseen_scanner: UnseenScanner = None,
     by: Annotated[str, typer.Option("--by", help="Who calls, for the records.")] = "command line",
     ray_address: RayAddress = None,
 ) -> None:
@@ -54,7 +55,8 @@ def retrain(
 
     May be called at any time, by anybody, at once: one works, the others say so. What was killed is taken up.
     """
-    request = _request(session, cohort, release, first_release, grid, permutations, seed, harmonisation)
+    harmonising = harmonised(harmonisation, unseen_scanner)
+    request = _request(session, cohort, release, first_release, grid, permutations, seed, harmonising)
     with session.progress("retrain") as progress:
         house = session.but(ray_address=ray_address).house()
         answer = house.retraining.retrain(request, by=by, progress=progress)
@@ -80,6 +82,7 @@ def add(
     permutations: Permutations = None,
     seed: Seed = None,
     harmonisation: Harmonise = None,
+    unseen_scanner: UnseenScanner = None,
     by: Annotated[str, typer.Option("--by", help="Who adds it, for the records.")] = "command line",
 ) -> None:
     """Have a retraining called by the clock. The cohort's settings are kept as they are now."""
@@ -87,7 +90,8 @@ def add(
 
     now = datetime.now(UTC)
     first = trigger(cron).get_next_fire_time(None, now)
-    request = _request(session, cohort, release, first_release, grid, permutations, seed, harmonisation)
+    harmonising = harmonised(harmonisation, unseen_scanner)
+    request = _request(session, cohort, release, first_release, grid, permutations, seed, harmonising)
     session.house().schedules.add(name, cron, request.model_dump(mode="json"), by=by)
     session.result({"name": name, "cron": cron, "next": first}, f"{name}: next at {first:%Y-%m-%d %H:%M} UTC.")
 
@@ -130,11 +134,11 @@ def _request(
     grid: Any,
     permutations: int | None,
     seed: int | None,
-    harmonisation: str | None,
+    harmonising: dict[str, Any],
 ) -> RetrainRequest:
     from services.training.messages import RetrainRequest
 
-    study = study_settings(session, grid, permutations, seed, harmonised(harmonisation))
+    study = study_settings(session, grid, permutations, seed, harmonising)
     by_gates = "gates" if first else "person"
     return RetrainRequest(cohort=cohort_settings(cohort), study=study, release=release, first_release=by_gates)
 
@@ -146,7 +150,7 @@ def _say(session: Session, answer: RetrainAnswer) -> None:
     print(f"{answer.decision.replace('_', ' ')}: {answer.reason}")
     rows = [{"signature": kind, **gate} for kind, found in answer.gates.items() for gate in found]
     if rows:
-        session.table("Gates", ("signature", "name", "verdict", "bound", "reason"), rows)
+        session.table(titled("Gates", answer.phantom), ("signature", "name", "verdict", "bound", "reason"), rows)
         print(f"The held-out patients have now been used {answer.looks} times to judge.")
     if answer.run_id is not None:
         print(f"Run: {answer.run_id}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from feature_store.vocabulary import PHANTOM_NOTICE
 from infra.cli.command import command
 from infra.cli.session import Session
 from infra.cli.studies import (
@@ -20,8 +21,11 @@ from infra.cli.studies import (
     RayAddress,
     RobustnessFile,
     Unmeasured,
+    UnseenScanner,
+    harmonised,
     robustness_settings,
     summary,
+    titled,
 )
 
 if TYPE_CHECKING:
@@ -63,12 +67,14 @@ def select(
     icc: Icc = None,
     max_cv: MaxCv = None,
     unmeasured: Unmeasured = None,
+    harmonisation: Harmonise = None,
+    unseen_scanner: UnseenScanner = None,
 ) -> None:
     """Fit the selectors of Rad-sign and DL-sign on the cohort's training patients."""
     from services.selection.messages import SelectRequest
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=robustness is not None)
-    study = study_settings(session, grid, None, seed, filters)
+    study = study_settings(session, grid, None, seed, filters | harmonised(harmonisation, unseen_scanner))
     kept = _kept(session, robustness)
     request = SelectRequest(cohort=cohort_settings(cohort), study=study, robustness=kept)
     handler = session.house().selection
@@ -77,7 +83,8 @@ def select(
         status = handler.execute(run_id, progress)
     _note_tuned(session, status.metrics)
     selected = (status.metrics or {}).get("selectors", {})
-    lines = [f"{kind}: {found['n_features']} features" for kind, found in selected.items()]
+    lines = [PHANTOM_NOTICE] if (status.metrics or {}).get("phantom") else []
+    lines += [f"{kind}: {found['n_features']} features" for kind, found in selected.items()]
     session.result(status.model_dump(), *lines, f"Run: {status.run_id}")
 
 
@@ -94,13 +101,14 @@ def train(
     max_cv: MaxCv = None,
     unmeasured: Unmeasured = None,
     harmonisation: Harmonise = None,
+    unseen_scanner: UnseenScanner = None,
     ray_address: RayAddress = None,
 ) -> None:
     """Train the three signatures and write the report; nothing is released by it."""
     from services.training.messages import TrainRequest
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=robustness is not None)
-    study = study_settings(session, grid, permutations, seed, filters | harmonised(harmonisation))
+    study = study_settings(session, grid, permutations, seed, filters | harmonised(harmonisation, unseen_scanner))
     kept = _kept(session, robustness)
     request = TrainRequest(cohort=cohort_settings(cohort), study=study, selection_run=selection_run, robustness=kept)
     handler = session.but(ray_address=ray_address).house().training
@@ -111,7 +119,8 @@ def train(
     if session.as_json:
         session.json(status)
         return
-    session.table("Signatures", SUMMARY_COLUMNS, summary(status.metrics or {}))
+    metrics = status.metrics or {}
+    session.table(titled("Signatures", metrics.get("phantom", False)), SUMMARY_COLUMNS, summary(metrics))
     print(f"Run: {status.run_id}")
     print(f"Next: asdeg report {status.run_id} --out ./report; asdeg release {status.run_id}")
 
@@ -209,9 +218,8 @@ def locked_test(
         for look in looks
         for kind, measured in look.figures.items()
     ]
-    session.table(
-        "Looks at the locked patients", ("look", "run_id", "signature", *figures, "looked_by", "reason"), rows
-    )
+    title = titled("Looks at the locked patients", any(look.phantom for look in looks))
+    session.table(title, ("look", "run_id", "signature", *figures, "looked_by", "reason"), rows)
 
 
 def _entries(session: Session, entries: Sequence[ReleaseEntry]) -> None:
@@ -231,11 +239,6 @@ def study_settings(
 
     chosen = session.settings.but(grid=grid, permutations=permutations, seed=seed)
     return StudySettings(seed=chosen.seed, grid=chosen.grid, permutations=chosen.permutations, **filters)
-
-
-def harmonised(asked: str | None) -> dict[str, Any]:
-    """The part of a study's settings that says whether scanners are brought together."""
-    return {} if asked is None else {"harmonisation": asked}
 
 
 def _kept(session: Session, robustness: Path | None) -> str | None:

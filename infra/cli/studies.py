@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 import typer
 
 from feature_store.errors import UsageError
-from feature_store.vocabulary import MissingPolicy
+from feature_store.vocabulary import PHANTOM_NOTICE, MissingPolicy
 from infra.cli.command import command
 from infra.cli.session import Session
 
@@ -26,6 +26,10 @@ Unmeasured = Annotated[
 Harmonise = Annotated[
     Literal["none", "combat"] | None,
     typer.Option(help="Scanners brought together in front of selection.  [default: none]"),
+]
+UnseenScanner = Annotated[
+    Literal["as_is", "refuse"] | None,
+    typer.Option(help="New patients of a scanner that training did not have, with combat.  [default: as_is]"),
 ]
 MissingValues = Annotated[
     list[str] | None,
@@ -72,6 +76,7 @@ def study(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.  [default: 0]")] = None,
     grid: Annotated[Literal["quick", "standard"] | None, typer.Option(help="Grids.  [default: standard]")] = None,
     harmonisation: Harmonise = None,
+    unseen_scanner: UnseenScanner = None,
     missing_values: MissingValues = None,
     nested_repeats: Annotated[
         int | None, typer.Option(min=1, help="Nested cross-validation, so many times.  [default: 1]")
@@ -96,8 +101,9 @@ def study(
     from pipelines.radiomics.feature_docs import meaning
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=bool(repeats or robustness))
-    options = {"harmonisation": harmonisation, "nested_repeats": nested_repeats}
-    asked = {name: value for name, value in options.items() if value is not None}
+    asked = harmonised(harmonisation, unseen_scanner)
+    if nested_repeats is not None:
+        asked["nested_repeats"] = nested_repeats
     chosen = StudySettings(
         seed=settings.seed,
         grid=settings.grid,
@@ -128,7 +134,8 @@ def study(
         return
     for warning in warnings_of(result):  # first: what must be known before a figure is believed
         session.note(f"Warning: {warning}")
-    session.table("Signatures", SUMMARY_COLUMNS, summary(result.metrics))
+    title = titled("Signatures", result.metrics.get("phantom", False))
+    session.table(title, SUMMARY_COLUMNS, summary(result.metrics))
     check = result.metrics.get("leakage_check") or {}
     if check.get("permuted_auc_mean") is None:
         print(f"Leakage check not made: {check.get('reason', 'no permuted run')}")
@@ -165,6 +172,22 @@ def robustness_settings(
             action="Give --robustness, which `asdeg robustness` writes.",
         )
     return chosen
+
+
+def harmonised(harmonisation: str | None, unseen_scanner: str | None) -> dict[str, Any]:
+    """The part of a study's settings that says how scanners are brought together, as far as it was asked for."""
+    if unseen_scanner is not None and harmonisation != "combat":
+        raise UsageError(
+            "--unseen-scanner says what becomes of patients that harmonisation does not know.",
+            action="Give --harmonisation combat as well, or leave it out.",
+        )
+    given = {"harmonisation": harmonisation, "unseen_scanner": unseen_scanner}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def titled(title: str, phantom: bool) -> str:
+    """A table's title; of made-up patients it says so."""
+    return f"{PHANTOM_NOTICE} {title}" if phantom else title
 
 
 SUMMARY_COLUMNS = ("signature", "classifier", "features", "cohort", "n", "events", "auc", "interval")

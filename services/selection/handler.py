@@ -7,7 +7,8 @@ from typing import Any
 
 from feature_store.vocabulary import Partition
 from models import artefacts
-from models.protocol import recipe_for
+from models.protocol import sign_source
+from models.scanners import Scanners
 from models.selection.matrix import FeatureMatrix
 from models.selection.repeatability import robust_radiomics
 from services.runs import Progress, Run, RunHandler, RunStatus
@@ -34,17 +35,16 @@ class SelectionHandler(RunHandler):
         robust = robust_radiomics(tables, inputs.study.robustness_rule())
         tables = replace(tables, radiomics=robust.table)
         rows = tables.rows(Partition.TRAINING.value)
-        y = tables.outcome[rows]
+        scanners = Scanners.of_patients(tables.patients)
         kept: dict[str, str] = {}
         found: dict[str, Any] = {}
-        for number, (kind, source) in enumerate(SOURCES.items()):
-            table = getattr(tables, source)
+        for number, (kind, name) in enumerate(SOURCES.items()):
+            table = getattr(tables, name)
             if table is None:
                 continue
             progress(f"selecting for {kind}", 0.1 + 0.4 * number)
-            selector = recipe_for(kind, inputs.study).fit(
-                FeatureMatrix.from_frame(table).take(rows), y, inputs.study.seed
-            )
+            source = sign_source(kind, FeatureMatrix.from_frame(table), inputs.study, scanners)
+            selector, _ = source.fit(rows, tables.outcome, inputs.study.seed)
             kept[kind] = artefacts.save(selector, self._store.blobs)
             found[kind] = {
                 "n_given": table.shape[1],
@@ -56,7 +56,8 @@ class SelectionHandler(RunHandler):
                 ],
             }
         progress("done", 1.0)
-        patients = {"training": len(rows), "events": int(y.sum())}
+        patients = {"training": len(rows), "events": int(tables.outcome[rows].sum())}
         filtered = {"robustness": robust.record} if robust.record is not None else {}
         tuned = {"in_sample": tables.in_sample} if tables.in_sample is not None else {}
-        return run.finish(kept, {"selectors": found, "patients": patients, **filtered, **tuned})
+        made_up = {"phantom": True} if tables.of_phantoms else {}
+        return run.finish(kept, {"selectors": found, "patients": patients, **filtered, **tuned, **made_up})

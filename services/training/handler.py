@@ -35,6 +35,8 @@ RECIPE = (
     "max_cv",
     "unmeasured",
     "missing_values",
+    "harmonisation",
+    "unseen_scanner",
 )
 """The settings of a study that a selection run decides."""
 

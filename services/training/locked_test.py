@@ -15,7 +15,7 @@ import numpy as np
 from feature_store.errors import NotReady, UsageError
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
-from feature_store.vocabulary import Partition, SignatureKind
+from feature_store.vocabulary import Partition, SignatureKind, is_phantom
 from models import artefacts
 from models.evaluation.cohort_metrics import cohort_metrics
 from models.signature import AnySignature
@@ -55,11 +55,12 @@ class LockedTest:
             cohort=run.cohort,
             version=run.version,
             figures=self._figures(run),
+            phantom=_of_phantoms(snapshot, run.cohort, run.version),
             reason=reason,
             looked_by=by,
             looked_at=datetime.now(UTC),
         )
-        row = {**found.model_dump(), "figures": json.dumps(found.figures)}
+        row = {**found.model_dump(exclude={"phantom"}), "figures": json.dumps(found.figures)}
         self._store.push(
             {TABLE: [row]}, kind="locked_look", source=by, unless_changed=(TABLE,), since=snapshot.sequence
         )
@@ -85,10 +86,15 @@ class LockedTest:
         return cast("dict[str, Any]", plain(figures))
 
 
+def _of_phantoms(snapshot: Snapshot, cohort: str, version: int) -> bool:
+    members = snapshot.table("cohorts", ["patient_id"], {"cohort": cohort, "version": version})["patient_id"]
+    return any(map(is_phantom, members.to_pylist()))
+
+
 def _looks(snapshot: Snapshot) -> list[LockedLook]:
-    rows = snapshot.table(TABLE).to_pylist()
-    names = LockedLook.model_fields
-    found = [
-        LockedLook(**{**{n: row[n] for n in names if n in row}, "figures": json.loads(row["figures"])}) for row in rows
-    ]
+    found = []
+    for row in snapshot.table(TABLE).to_pylist():
+        kept = {name: row[name] for name in LockedLook.model_fields if name in row}
+        made_up = _of_phantoms(snapshot, row["cohort"], row["version"])
+        found.append(LockedLook(**{**kept, "figures": json.loads(row["figures"]), "phantom": made_up}))
     return sorted(found, key=lambda look: look.look)

@@ -52,6 +52,7 @@ class RetrainAnswer(BaseModel):
     run_id: str | None = None
     cohort: str | None = None
     version: int | None = None
+    phantom: bool = Field(False, description="whether the patients are made up: no figure is a clinical one")
     looks: int | None = Field(None, description="how often the held-out patients had been used to judge by then")
     released: list[str] = Field(default_factory=list, description="signature kinds")
     gates: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
@@ -91,6 +92,7 @@ class LockedLook(BaseModel):
     cohort: str
     version: int
     figures: dict[str, Any] = Field(description="signature kind to its measures, as in metrics.json")
+    phantom: bool = Field(description="whether the patients are made up: no figure is a clinical one")
     reason: str
     looked_by: str
     looked_at: datetime

@@ -137,6 +137,7 @@ class Retraining:
             run_id=run.run_id,
             cohort=run.cohort,
             version=run.version,
+            phantom=bool(run.metrics and run.metrics.get("phantom")),
             looks=looks,
             released=kinds,
             gates={kind: [asdict(gate) for gate in found] for kind, found in gates.items()},

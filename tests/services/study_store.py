@@ -17,7 +17,7 @@ COHORT = CohortSettings(name="tests", external_sites=("b",))
 STUDY = StudySettings(grid="quick", permutations=0, n_folds=3, n_jobs=1)
 
 
-def study_store(folder: Path, patients: int = 30, seed: int = 0) -> FeatureStore:
+def study_store(folder: Path, patients: int = 30, seed: int = 0, prefix: str = "") -> FeatureStore:
     """``patients`` at site a (home) and half as many at site b (external); the outcome shifts features and age."""
     store = FeatureStore.open(folder, create=True)
     random = np.random.default_rng(seed)
@@ -31,7 +31,7 @@ def study_store(folder: Path, patients: int = 30, seed: int = 0) -> FeatureStore
     }
     for site, count in (("a", patients), ("b", patients // 2)):
         for number in range(count):
-            name, outcome = f"{site}{number:03d}", number % 2
+            name, outcome = f"{prefix}{site}{number:03d}", number % 2
             clinical = {"age": 50.0 + 8 * outcome + random.normal(0, 5), "bmi": 25.0, "osteoporosis": bool(number % 3)}
             for table, more in examples.case(name, site, **clinical).items():
                 rows.setdefault(table, []).extend(more)

@@ -20,6 +20,7 @@ from feature_store.store import FeatureStore
 from models import artefacts
 from models.censoring import censoring_record
 from models.evaluation.gates import GateSettings
+from models.selection.selector import Selector
 from models.signature import Signature
 from models.study_result import StudyResult
 from services.runs import Run, RunStatus
@@ -53,6 +54,7 @@ STUDY_HERE = STUDY.model_copy(
         "classifiers": dict.fromkeys(("rad", "dl", "combined"), "logistic_regression"),
     }
 )
+WITHOUT = STUDY_HERE.model_copy(update={"harmonisation": "none"})
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def run(store: FeatureStore) -> RunStatus:
     selection = SelectionHandler(store)
     selected = selection.execute(selection.begin(SelectRequest(cohort=PLAN, study=STUDY_HERE)))
     training = TrainingHandler(store, write=predictions_alone)
-    found = training.execute(training.begin(TrainRequest(study=STUDY_HERE, selection_run=selected.run_id)))
+    found = training.execute(training.begin(TrainRequest(study=WITHOUT, selection_run=selected.run_id)))
     assert selected.metrics is not None
     assert found.metrics is not None
     assert selected.metrics["patients"]["training"] == found.metrics["signatures"]["rad"]["cohorts"]["training"]["n"]
@@ -137,6 +139,21 @@ def run(store: FeatureStore) -> RunStatus:
 def risks(store: FeatureStore, run: RunStatus) -> pd.DataFrame:
     file = TrainingHandler(store).report_file(run.run_id, "predictions.parquet") or b""
     return pd.read_parquet(io.BytesIO(file)).set_index("patient_id")
+
+
+def test_selection_is_made_on_what_the_signature_is_fitted_on(store: FeatureStore, run: RunStatus) -> None:
+    handler = SelectionHandler(store)
+    selected = handler.status(run.settings["selection_run"])
+    selector, signature = (artefacts.load(found.artefacts["rad"], store.blobs) for found in (selected, run))
+    assert isinstance(signature, Signature)
+    assert isinstance(selector, Selector)
+    assert (selector.names, list(selector.coefficients)) == (
+        signature.selector.names, list(signature.selector.coefficients),
+    )  # fmt: skip
+    plain = handler.execute(handler.begin(SelectRequest(cohort=PLAN, study=WITHOUT)))
+    bare = artefacts.load(plain.artefacts["rad"], store.blobs)
+    assert isinstance(bare, Selector)
+    assert list(bare.coefficients) != list(selector.coefficients)
 
 
 def test_the_run_says_what_it_did_about_scanners_and_gaps(run: RunStatus) -> None:
