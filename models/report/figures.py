@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from models.evaluation.auc import auc
+from feature_store.vocabulary import Partition
+from models.evaluation.auc import auc, auc_within
+from models.leakage import NESTED
 from models.report import curve_figures, selection_figures, style, summary_figures
 from models.report.figure_data import ReportableStudy
 from models.report.shap_figure import shap_figure
@@ -111,7 +113,11 @@ def _figures(result: ReportableStudy) -> Iterator[tuple[str, Figure, str]]:
         name = f"{model_name(kind)}, {cohort_name(cohort)}"
         permuted = data.get("permuted_aucs", ())
         figure = summary_figures.leakage(permuted, check["permuted_auc_mean"], check["permuted_auc_ci"], real, name)
-        yield "leakage", figure, "The whole protocol on permuted outcomes, beside the true ones."
+        yield (
+            "leakage",
+            figure,
+            "The whole protocol on permuted outcomes, beside the true ones; pairs of patients of one site.",
+        )
 
 
 def _areas(result: ReportableStudy, kinds: list[str]) -> list[tuple[str, str, float, tuple[float, float] | None]]:
@@ -137,7 +143,8 @@ def _areas(result: ReportableStudy, kinds: list[str]) -> list[tuple[str, str, fl
 
 
 def _real(result: ReportableStudy, kind: str, cohort: str) -> float | None:
-    signature = result.metrics.get("signatures", {}).get(kind, {})
-    if cohort == "training":
-        return signature.get("nested_auc")
-    return signature.get("cohorts", {}).get(cohort, {}).get("auc")
+    """AUC on the true outcomes, over the pairs that the check counts: of one site."""
+    partition = Partition.TRAINING.value if cohort == NESTED else cohort
+    rows = result.predictions[result.predictions["partition"] == partition]
+    rows = rows.dropna(subset=[kind]) if kind in rows else rows.iloc[:0]
+    return auc_within(rows["outcome"], rows[kind], rows["site"]) if len(rows) else None

@@ -20,6 +20,7 @@ from models.baseline import baseline_table
 from models.evaluation.auc import auc, delong_paired
 from models.evaluation.cohort_metrics import cohort_metrics
 from models.recommendation import recommend
+from models.report.figures import _real
 from models.report.headline import warnings_of
 from models.report.pdf import write_pdf
 from models.report.render import _context, write_report
@@ -380,6 +381,17 @@ def test_what_is_no_better_than_chance_is_not_for_release(tmp_path):
     assert context["none_fit"]
     assert context["recommended"] is None
     assert not any(card["recommended"] for card in context["cards"])
+
+
+def test_permuted_outcomes_stand_beside_the_true_ones_over_the_same_pairs():
+    study = phantom_study()
+    training = study.predictions[study.predictions["partition"] == "training"]  # of one site
+    assert _real(study, "rad", "training (nested)") == pytest.approx(auc(training["outcome"], training["rad"]))
+    external = study.predictions[study.predictions["partition"] == "external_test"]
+    sites = [rows for _, rows in external.groupby("site")]
+    pairs = np.array([int(y.sum() * (1 - y).sum()) for y in (rows["outcome"] for rows in sites)])
+    areas = [auc(rows["outcome"], rows["rad"]) for rows in sites]
+    assert _real(study, "rad", "external_test") == pytest.approx(np.average(areas, weights=pairs), abs=1e-12)
 
 
 def _said(study):
