@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from typer.testing import CliRunner
 
 from feature_store.control import ControlDatabase
 from feature_store.errors import Conflict, LeaseLost, NotFound, NotReady, RunCancelled, UsageError
@@ -23,7 +21,6 @@ from feature_store.leases import Leases
 from feature_store.run_progress import RunProgress
 from feature_store.schedules import Schedule, Schedules
 from feature_store.store import FeatureStore
-from infra.cli.app import build
 from models.evaluation.gates import Gate, GateSettings
 from models.report.render import write_results
 from services.runs import RunStatus, list_runs, read_run
@@ -308,16 +305,3 @@ def test_a_run_says_how_far_it_is_and_stops_when_asked(bench: Bench) -> None:
     assert status.step is None
     with pytest.raises(NotReady, match="not under way"):
         handler.cancel(run_id)
-
-
-def test_the_cron_job_calls_a_command_that_exists() -> None:
-    path = Path(__file__).parents[2] / "infra" / "kubernetes" / "retrain-cronjob.yaml"
-    job = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert job["spec"]["concurrencyPolicy"] == "Forbid"
-    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    command = container["args"]
-    asdeg = command[command.index("--") + 1 :]
-    assert asdeg[:2] == ["asdeg", "retrain"]
-    found = CliRunner().invoke(build(), ["retrain", "--help"]).output
-    for option in (word for word in asdeg if word.startswith("--")):
-        assert option in found
