@@ -16,6 +16,7 @@ from scipy.stats import norm, rankdata
 from models.clinical_columns import ClinicalColumns, ClinicalEncoder
 from models.folds import rarer_class
 from models.selection.matrix import FeatureMatrix
+from models.selection.scaling import quartiles
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -35,7 +36,8 @@ def as_good_as_the_outcome(names: Sequence[str], x: Floats, y: NDArray[np.int64]
     ``y`` (n,) of the same training patients. A column counts by those who have a value, half of the patients at least.
     """
     found = []
-    for name, column in zip(names, x.T, strict=True):
+    for place in _apart(x, y):
+        name, column = names[place], x[:, place]
         there = np.isfinite(column)
         events = y[there] == 1
         m, n = int(events.sum()), int((~events).sum())
@@ -49,6 +51,13 @@ def as_good_as_the_outcome(names: Sequence[str], x: Floats, y: NDArray[np.int64]
     return sorted(found, key=lambda row: -abs(row["auc"] - 0.5))
 
 
+def _apart(x: Floats, y: NDArray[np.int64]) -> Ints:
+    """Columns of which a quartile of one outcome reaches that of the other: without it no AUC comes near the bound."""
+    enough = np.flatnonzero(np.min([np.isfinite(x[y == value]).sum(axis=0) for value in (0, 1)], axis=0) >= 2)
+    (low, _, high), (low_of_events, _, high_of_events) = (quartiles(x[y == value][:, enough]) for value in (0, 1))
+    return enough[(low_of_events >= high) | (high_of_events <= low)]
+
+
 def numbering(names: Sequence[str], x: Floats) -> list[str]:
     """Columns of ``x`` (n, p) in which all patients have whole numbers, no two the same, and which look like ids.
 
@@ -56,9 +65,9 @@ def numbering(names: Sequence[str], x: Floats) -> list[str]:
     """
     n = len(x)
     found = []
-    for name, column in zip(names, x.T, strict=True):
-        whole = bool(np.isfinite(column).all()) and bool((column == np.round(column)).all())
-        if n < 2 or not whole or len(np.unique(column)) < n:
+    for place in np.flatnonzero(np.isfinite(x).all(axis=0) & (x == np.round(x)).all(axis=0)):
+        name, column = names[place], x[:, place]
+        if n < 2 or len(np.unique(column)) < n:
             continue
         if NUMBERING.search(name) or np.ptp(column) < MOST_GAPS * n:
             found.append(name)
