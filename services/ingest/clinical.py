@@ -66,10 +66,8 @@ class ClinicalVariables:
         ]
         for attempt in range(TRIES):
             snapshot = self._store.snapshot()
-            tables: dict[str, list[dict[str, Any]]] = {"clinical": clinical}
-            for row in rows:
-                labels = self._follow_up.labels_again(site, row["patient_id"], row["fused_levels"], snapshot)
-                tables.setdefault("labels", []).extend(labels.get("labels", []))
+            fused = {row["patient_id"]: row["fused_levels"] for row in rows}
+            tables = {"clinical": clinical, **self._follow_up.labels_again(site, fused, snapshot)}
             try:
                 return self._store.push(
                     {name: those for name, those in tables.items() if those},

@@ -70,13 +70,16 @@ class FollowUp:
         )
 
     def labels_again(
-        self, site: str, patient_id: str, fused_levels: Sequence[str] | None, snapshot: Snapshot
+        self, site: str, fused_levels: Mapping[str, Sequence[str] | None], snapshot: Snapshot
     ) -> dict[str, Any]:
-        """The ``labels`` row of a patient whose operated levels have just been sent, if there is any follow-up."""
-        rows = snapshot.table("follow_up", where={"site": site, "patient_id": patient_id}).to_pylist()
-        if not rows:
-            return {}
-        return {"labels": [_label_row(site, patient_id, derive_label(rows, fused_levels))]}
+        """``labels`` rows of patients whose operated levels have just been sent, of those who have any follow-up."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for row in snapshot.table("follow_up", where={"site": site, "patient_id": list(fused_levels)}).to_pylist():
+            found.setdefault(row["patient_id"], []).append(row)
+        labels = [
+            _label_row(site, patient, derive_label(rows, fused_levels[patient])) for patient, rows in found.items()
+        ]
+        return {"labels": labels} if labels else {}
 
     def _push(self, site: str, rows: list[dict[str, Any]], *, whole: bool) -> tuple[PushReceipt, dict[str, Label]]:
         """Push rows with their patients' labels; tried again where another push changed what labels follow from."""

@@ -155,7 +155,7 @@ class IngestHandler:
             if said := said_since(snapshot, rows["clinical"][0]):
                 del rows["clinical"]
                 fused_levels = said["fused_levels"]
-            labels = self.follow_up.labels_again(manifest.site, manifest.patient_id, fused_levels, snapshot)
+            labels = self.follow_up.labels_again(manifest.site, {manifest.patient_id: fused_levels}, snapshot)
             gone = no_longer_there(snapshot, rows["cases"][0], rows)
             try:
                 push = self._store.push(

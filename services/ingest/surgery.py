@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any, Protocol
 
 from feature_store.control import CaseState
-from feature_store.errors import Conflict, NotFound, NotReady, PatientErased
+from feature_store.errors import Conflict, NotReady, PatientErased
 from feature_store.schemas import CASES, SERIES
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
@@ -30,7 +30,7 @@ class Surgery:
         self._store, self._dates = store, dates
 
     def put(self, case: CaseState, said: DayOfSurgery) -> ImagingDays:
-        """Raises NotReady where only a date was said and the images' dates are not known."""
+        """Raises NotReady before the images are here, and where only a date was said and theirs are not known."""
         if said.days is not None:
             self._move(case, said.days)
         elif self._dates is None or not self._dates.set_index_date(case.site, case.patient_id, _day(said)):
@@ -59,7 +59,7 @@ class Surgery:
             snapshot = self._store.snapshot()
             rows, series = _rows(snapshot, "cases", case), _rows(snapshot, "series", case)
             if not rows:
-                raise NotFound("The case has no images yet.", action="Wait until it is validated.")
+                raise NotReady("The case has no images yet.", action="Wait until it is validated.")
             days = [row["days_from_index"] for row in series if row["days_from_index"] is not None]
             move = -days_after_newest - max(days, default=0)
             for row in series:

@@ -11,8 +11,13 @@ import httpx
 import pytest
 import yaml
 
+from feature_store.snapshot import Snapshot
+from feature_store.store import FeatureStore
 from feature_store.vocabulary import adjacent_segments
 from pipelines.phantom import PhantomCase, PhantomCohort
+from services.ingest.clinical import ClinicalVariables
+from services.ingest.follow_up import FollowUp
+from tests.feature_store.examples import case as case_rows
 from tests.services.door import Door, open_door
 
 
@@ -63,6 +68,8 @@ def test_what_is_said_while_a_case_waits_is_not_undone_by_carrying_it_out(door: 
     said = {**changed(case.folder)["clinical"], "bmi": 33.3, "diagnosis": "a word of its own"}
     case_id = accepted(door, case)
     put(door, case_id, "clinical", said)
+    early = put(door, case_id, "index-date", {"days_after_newest_image": 3})
+    assert (early.status_code, early.json()["error"]) == (409, "NotReady")
     assert door.house.intake.carry_out(case_id)
     assert bmis(door, case_id) == ([33.3], ["clinical", "case", "clinical"])
     # the same case by another door (another archive, nothing new in it) leaves it alone
@@ -138,3 +145,31 @@ def test_a_measurement_twice_in_a_table_counts_once_and_its_label_is_of_that_one
     snapshot = door.house.store.snapshot()
     assert snapshot.table("follow_up", where=where)["pfirrmann"].to_pylist() == [5]
     assert snapshot.table("labels", where=where)["outcome"].to_pylist() == [1]
+
+
+def test_a_table_of_many_patients_reads_their_follow_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FeatureStore.open(tmp_path / "store", create=True)
+    follow_up = FollowUp(store, lambda site, patient: patient)
+    clinical = ClinicalVariables(store, follow_up, lambda site, patient: patient)
+    names = [f"p{number}" for number in range(5)]
+    for name in names:
+        store.push(case_rows(name, fused_levels=None), kind="case", source="a")
+    measured = {"days_from_index": "400", "rater": "A", "level": "L3-L4", "pfirrmann": "5"}
+    follow_up.add_table([{"patient_id": name, **measured} for name in names[1:]], "a")
+    asked: list[str] = []
+    table = Snapshot.table
+
+    def counted(self: Snapshot, name: str, *rest: Any, **more: Any) -> Any:
+        asked.append(name)
+        return table(self, name, *rest, **more)
+
+    monkeypatch.setattr(Snapshot, "table", counted)
+    assert clinical.put_table([{"patient_id": name, "fused_levels": "L4-L5"} for name in names], "a").rows == 5
+    assert asked.count("follow_up") == 1
+    monkeypatch.undo()
+    labels = store.snapshot().table("labels")
+    assert dict(zip(labels["patient_id"].to_pylist(), labels["outcome"].to_pylist(), strict=True)) == {
+        name: 1 for name in names[1:]
+    }
+    nobody = clinical.put_table([{"patient_id": "nobody", "bmi": "20"}], "a")
+    assert (nobody.rows, nobody.unchanged, nobody.findings[0].file) == (0, True, "row 1")
