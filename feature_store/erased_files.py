@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from feature_store.delta import DeltaLog
 from feature_store.erased_log import LOG, Commits
+from feature_store.files import DataFiles
 from feature_store.folder_log import KEPT
 
 COMMIT = re.compile(r"^[0-9]{20}\.json$")
@@ -82,15 +83,27 @@ class Cleaned:
         self.waiting, self.until = self.waiting + 1, max(self.until, until)
 
 
-def stray_files(log: DeltaLog) -> Iterator[tuple[str, float]]:
+@dataclass(frozen=True)
+class Folder:
+    """What lies in a table's folder, from one listing, and the files that were the table's right after it."""
+
+    newest: DataFiles | None
+    current: set[str]
+    strays: list[tuple[str, float]]
     """Parquet files that the table's newest version does not have, and when (seconds) each was written."""
-    files = log.filesystem
-    listed = [info for info in _listing(files, "") if ".parquet" in info.path and LOG not in info.path]
+    log: list[Any]
+    """What lies in the folder of the log."""
+
+
+def folder_of(log: DeltaLog) -> Folder:
+    """List a table's folder once: on object storage that takes a request a thousand files and commits."""
+    found = log.filesystem.get_file_info(pafs.FileSelector("", recursive=True, allow_not_found=True))
+    files = [info for info in found if info.type == pafs.FileType.File]
     newest = log.files()  # after the listing: what was committed in between is no stray
     current = set() if newest is None else set(newest.listing["path"].to_pylist())
-    for info in listed:
-        if info.path not in current:
-            yield info.path, info.mtime_ns / 1e9
+    data = [info for info in files if ".parquet" in info.path and LOG not in info.path]
+    strays = [(info.path, info.mtime_ns / 1e9) for info in data if info.path not in current]
+    return Folder(newest, current, strays, [info for info in files if info.path.startswith(f"{LOG}/")])
 
 
 def read_stray(log: DeltaLog, path: str, columns: Sequence[str]) -> pa.Table | None:
@@ -114,18 +127,16 @@ def clean(log: DeltaLog, wanted: Wanted, grace_s: float, commits: Commits) -> Cl
     done = Cleaned()
     files = log.filesystem
     log.maintain(lambda handle: handle.create_checkpoint())
-    strays = list(stray_files(log))
-    newest = log.files()
-    current = set() if newest is None else set(newest.listing["path"].to_pylist())
+    folder = folder_of(log)
     added: set[str] = set()
-    for info in _listing(files, LOG):
+    for info in folder.log:
         if COMMIT.match(info.path.rsplit("/", 1)[-1]):
             added |= commits.of(info.path).added
-            done.log_files_struck += commits.strike_out(info.path, current)
-    _drop_old_checkpoints(files, done)
+            done.log_files_struck += commits.strike_out(info.path, folder.current)
+    _drop_old_checkpoints(files, folder.log, done)
     _delete(files, f"{LOG}/{KEPT}")  # the next checkpoint brings it back
-    _drop_drafts(files, wanted, grace_s, done)
-    for path, written in strays:
+    _drop_drafts(files, folder.log, wanted, grace_s, done)
+    for path, written in folder.strays:
         rows = read_stray(log, path, wanted.read)
         if rows is not None and not wanted.within(rows):
             continue
@@ -141,18 +152,18 @@ def clean(log: DeltaLog, wanted: Wanted, grace_s: float, commits: Commits) -> Cl
 def traces(log: DeltaLog, wanted: Wanted, commits: Commits) -> list[str]:
     """Where there is still something of what is ``wanted``: in rows, in files that are no longer the table's (or
     cannot be read), in the bounds that the log keeps of these, in drafts of commits. Names of files."""
-    files, newest, found = log.filesystem, log.files(), []
-    current = set() if newest is None else set(newest.listing["path"].to_pylist())
+    files, folder, found = log.filesystem, folder_of(log), []
+    newest, current = folder.newest, folder.current
     if newest is not None:
         columns = [name for name in wanted.read if name in log.schema.column_names]
         where = {} if wanted.site is None else {"site": wanted.site}
         if wanted.within(newest.dataset(where).to_table(columns=columns)):
             found.append("rows")
-    for path, _ in stray_files(log):
+    for path, _ in folder.strays:
         rows = read_stray(log, path, wanted.read)
         if (rows is None and _is_there(files, path)) or (rows is not None and wanted.within(rows)):
             found.append(path)
-    for info in _listing(files, LOG):
+    for info in folder.log:
         name = info.path.rsplit("/", 1)[-1]
         if CHECKPOINT.match(name):
             has = any(map(wanted.bounds, _bounds_of_gone(log, info.path, current)))
@@ -178,8 +189,8 @@ def _bounds_of_gone(log: DeltaLog, checkpoint: str, current: set[str]) -> list[s
     return list(pc.struct_field(adds, "stats").take(pa.array(gone, pa.int64())).to_pylist())
 
 
-def _drop_old_checkpoints(files: Any, done: Cleaned) -> None:
-    found = [(CHECKPOINT.match(info.path.rsplit("/", 1)[-1]), info.path) for info in _listing(files, LOG)]
+def _drop_old_checkpoints(files: Any, listed: list[Any], done: Cleaned) -> None:
+    found = [(CHECKPOINT.match(info.path.rsplit("/", 1)[-1]), info.path) for info in listed]
     try:
         with files.open_input_stream(f"{LOG}/_last_checkpoint") as source:
             kept = int(json.loads(source.read())["version"])
@@ -193,9 +204,9 @@ def _drop_old_checkpoints(files: Any, done: Cleaned) -> None:
             done.files_deleted += 1
 
 
-def _drop_drafts(files: Any, wanted: Wanted, grace_s: float, done: Cleaned) -> None:
+def _drop_drafts(files: Any, listed: list[Any], wanted: Wanted, grace_s: float, done: Cleaned) -> None:
     """What a writer that was killed left of a commit or a checkpoint under another name."""
-    for info in _listing(files, LOG):
+    for info in listed:
         name = info.path.rsplit("/", 1)[-1]
         if COMMIT.match(name) or CHECKPOINT.match(name) or name in ("_last_checkpoint", KEPT):
             continue
@@ -221,11 +232,6 @@ def _kept_rows(files: Any, path: str) -> list[dict[str, Any]]:
             return list(reader.read_all().to_pylist())
     except FileNotFoundError:
         return []
-
-
-def _listing(files: Any, folder: str) -> list[Any]:
-    found = files.get_file_info(pafs.FileSelector(folder, recursive=True, allow_not_found=True))
-    return [info for info in found if info.type == pafs.FileType.File]
 
 
 def _is_there(files: Any, path: str) -> bool:

@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from feature_store.control import ControlDatabase, Credential
 from feature_store.erased_artefacts import rewrite_artefacts, rewrite_nets
 from feature_store.erased_control import forget_patient
-from feature_store.erased_files import Wanted, clean, read_stray, site_of, stray_files, traces
+from feature_store.erased_files import Wanted, clean, folder_of, read_stray, site_of, traces
 from feature_store.erased_log import Commits
 from feature_store.erasures import KIND, Erasure, erased, find, new_salt, patient_hash
 from feature_store.errors import Conflict, NotFound, PatientErased, StoreError
@@ -359,7 +359,7 @@ def _all_rows(store: FeatureStore, columns: list[str]) -> Iterator[pa.Table]:
         wanted = list(dict.fromkeys(["site", "patient_id", *wanted]))
         for batch in files.dataset().scanner(columns=wanted, batch_size=65_536).to_batches():
             yield pa.Table.from_batches([batch])
-        for path, _ in stray_files(log):
+        for path, _ in folder_of(log).strays:
             rows = read_stray(log, path, wanted)
             if rows is not None and len(rows):
                 sites = pa.array([site_of(path)] * len(rows), pa.string())
