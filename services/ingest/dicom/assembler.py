@@ -36,7 +36,7 @@ from services.ingest.deidentification.site_key import SiteKeys
 from services.ingest.dicom.assembly import Said, StagedReading, Used, read_staged
 from services.ingest.dicom.sites import DicomSites
 from services.ingest.dicom.staging import DONE, SAID, TRIED, StagedCase, Staging
-from services.ingest.handler import WITHDRAWN
+from services.ingest.handler import RECEIVED, WITHDRAWN
 from services.ingest.messages import CaseReceipt
 from services.ingest.said_before import CASE_PUSH
 
@@ -185,13 +185,17 @@ class Assembler:
         return count
 
     def _changed(self, case: StagedCase) -> bool:
-        changed = bool(case.names()) and case.read(DONE).get("digest") != self._digest(case)
-        return changed and not self._taken_back(case)
+        """Whether there is something to assemble: more than was, or the same sent again after it was withdrawn.
 
-    def _taken_back(self, case: StagedCase) -> bool:
-        """Whether the site has withdrawn it since the last instance came: other settings do not bring it back."""
-        state = self._control.case(case_id(case.site, case.patient_id), case.site)
-        return state is not None and state.state == WITHDRAWN and state.changed_at >= case.last_arrival
+        Of a case that the site has withdrawn since the last instance came, other settings make nothing.
+        """
+        if not case.names():
+            return False
+        found = self._control.case(case_id(case.site, case.patient_id), case.site)
+        done = case.read(DONE)
+        if done.get("digest") == self._digest(case):
+            return found is not None and found.state == RECEIVED and not done.get("given_up")
+        return found is None or found.state != WITHDRAWN or found.changed_at < case.last_arrival
 
     def _digest(self, case: StagedCase) -> str:
         """Over everything that a case is a function of: what is here, what the site said, and its settings."""

@@ -51,6 +51,7 @@ from services.ingest.dicom.statuses import (
     InstanceRefused,
     status_of,
 )
+from services.ingest.handler import RECEIVED, WITHDRAWN
 
 log = structlog.get_logger(__name__)
 
@@ -127,7 +128,6 @@ class Intake:
         self.staging = staging
         self._control, self._keys, self._ask_erased = control, keys, erased
         self._erased, self._asked = Erased(), -ERASED_S
-        self._known: set[str] = set()
         self._at_once = threading.Semaphore(2)
         silence()
 
@@ -177,26 +177,10 @@ class Intake:
 
     def _receive(self, site: str, patient: str) -> str:
         case = case_id(site, patient)
-        if case not in self._known:
-            if self._control.case(case) is None:
-                self._control.note_case(site, patient, case, "received")
-            self._known.add(case)
+        state = self._control.case(case, site)
+        if state is None or state.state == WITHDRAWN:
+            self._control.note_case(site, patient, case, RECEIVED)
         return case
-
-    @staticmethod
-    def _check_same(path: Path, data: bytes) -> None:
-        try:
-            there = path.read_bytes()
-        except FileNotFoundError:  # it has been made into a case and removed meanwhile
-            return
-        if there != data and not dicom_call(
-            lambda: _same(there, data), InstanceRefused, "its pixels are damaged", "", _AGAIN
-        ):
-            raise InstanceRefused(
-                "an instance of this UID is here with another content.",
-                action="Give what was changed a SOP Instance UID of its own.",
-                status=DUPLICATE,
-            )
 
 
 def _check_same(path: Path, data: bytes) -> None:

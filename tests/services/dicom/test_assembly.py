@@ -205,6 +205,13 @@ def test_a_withdrawn_study_comes_back_only_by_what_is_sent(doors: Doors) -> None
     doors.take(*t2_study())
     assert [one.state for one in doors.assembled()] == ["validated"]
     assert [row["sequence"] for row in doors.case_rows()["series"]] == ["ct", "t2_sag"]
+    whole = doors.case_rows()
+    doors.handler.withdraw(receipt.case_id, "by mistake", "registry")
+    doors.take(*ct_study(), *t2_study())  # all of it is staged still
+    assert doors.handler.find(receipt.case_id).state == "received"
+    assert [one.state for one in doors.assembled()] == ["validated"]
+    assert doors.case_rows() == whole
+    assert doors.assembled() == []
 
 
 def test_quiet_time_is_waited_for(tmp_path: Path) -> None:
