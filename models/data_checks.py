@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from feature_store.vocabulary import Partition
 from models.evaluation.inputs import logit
@@ -30,6 +31,8 @@ SHIFT, STRETCH = 1.0, 2.0
 MIN_PATIENTS = 10
 SHOWN = 3
 FEWEST_COLUMNS = 5
+UNEVEN = 1e-3
+"""p of chi-square under which the share of events is no longer taken to be one for all training sites."""
 
 
 def heavy_tailed(matrix: FeatureMatrix, training: NDArray[np.intp]) -> dict[str, Any]:
@@ -131,6 +134,16 @@ def not_external(partition: NDArray[np.str_], site: NDArray[np.str_], unnamed: s
     return int((np.isin(site, sorted(own)) & (partition == Partition.EXTERNAL_TEST.value)).sum())
 
 
+def uneven_sites(y: NDArray[np.int64], site: NDArray[np.str_]) -> dict[str, float]:
+    """Share of events by site (of ``y`` and ``site`` (n,) in training) where sites differ beyond chance; else empty."""
+    names, place = np.unique(site, return_inverse=True)
+    counts = np.array([np.bincount(place[y == value], minlength=len(names)) for value in (0, 1)])
+    if len(names) < 2 or stats.chi2_contingency(counts, correction=False).pvalue >= UNEVEN:
+        return {}
+    shares = counts[1] / counts.sum(axis=0)
+    return dict(zip(names.tolist(), shares.tolist(), strict=True))
+
+
 def scales_by_site(predictions: pd.DataFrame, kind: str) -> list[dict[str, Any]]:
     """Log-odds of each held-out site beside training's: ``shift`` in training SDs, ``spread`` as a ratio of SDs.
 
@@ -181,6 +194,13 @@ def sentences(checks: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
         said.append(
             f"{number} patients of the external test are of sites that training has too: for them it is no external "
             "test, and says nothing of other hospitals."
+        )
+    if shares := checks.get("uneven_sites"):
+        low, high = min(shares, key=lambda s: shares[s]), max(shares, key=lambda s: shares[s])
+        said.append(
+            f"Training sites differ in the share of events, from {100 * shares[low]:.0f} % ({low}) to "
+            f"{100 * shares[high]:.0f} % ({high}): whatever tells sites apart predicts the outcome. Look at the "
+            "figures within sites."
         )
     said.extend(said_of_columns(checks.get("columns") or {"outcome": [], "numbering": []}))
     for source, found in checks["heavy_tailed"].items():

@@ -15,7 +15,16 @@ from models.ablation import ablation
 from models.baseline import baseline_table
 from models.censoring import censoring_record
 from models.classifiers import check_classifier
-from models.data_checks import batch_like, copies, heavy_tailed, not_external, scales_by_site, sentences, twins
+from models.data_checks import (
+    batch_like,
+    copies,
+    heavy_tailed,
+    not_external,
+    scales_by_site,
+    sentences,
+    twins,
+    uneven_sites,
+)
 from models.folds import check_enough, stratified_folds
 from models.harmonisation_effect import harmonisation_effect
 from models.in_sample import label_apparent
@@ -205,6 +214,7 @@ def _data_checks(patients: StudyPatients, development: Development, predictions:
     checks["copies"] = copies(patients.partition, *matrices)
     checks["twins"] = twins(training, *matrices)
     checks["not_external"] = not_external(patients.partition, patients.site, ONE_SITE)
+    checks["uneven_sites"] = uneven_sites(patients.y[training], patients.site[training])
     checks["columns"] = telling_columns(patients.y, training, matrices, patients.clinical)
     checks["scales"] = {kind: scales_by_site(predictions, kind) for kind in development.signatures}
     return checks

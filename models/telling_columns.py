@@ -36,7 +36,7 @@ def as_good_as_the_outcome(names: Sequence[str], x: Floats, y: NDArray[np.int64]
     ``y`` (n,) of the same training patients. A column counts by those who have a value, half of the patients at least.
     """
     found = []
-    for place in _apart(x, y):
+    for place in _apart(x, y).tolist():
         name, column = names[place], x[:, place]
         there = np.isfinite(column)
         events = y[there] == 1
@@ -65,7 +65,7 @@ def numbering(names: Sequence[str], x: Floats) -> list[str]:
     """
     n = len(x)
     found = []
-    for place in np.flatnonzero(np.isfinite(x).all(axis=0) & (x == np.round(x)).all(axis=0)):
+    for place in np.flatnonzero(np.isfinite(x).all(axis=0) & (x == np.round(x)).all(axis=0)).tolist():
         name, column = names[place], x[:, place]
         if n < 2 or len(np.unique(column)) < n:
             continue

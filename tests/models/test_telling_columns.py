@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from models.clinical_columns import ClinicalColumns
-from models.data_checks import not_external, sentences, twins
+from models.data_checks import not_external, sentences, twins, uneven_sites
+from models.protocol import Development
 from models.selection.matrix import FeatureMatrix
-from models.study import run_study
-from models.study_result import StudyResult
+from models.study import _not_used, run_study
+from models.study_patients import StudyPatients
 from models.telling_columns import telling_columns
 from tests.models.study_fixtures import small_settings, small_tables
 
@@ -55,24 +56,32 @@ def test_twins_in_training_and_external_patients_of_a_training_site() -> None:
     assert said.startswith("2 training patients have the very features of another")
 
 
-@pytest.fixture(scope="module")
-def leaky() -> StudyResult:
-    """A table in which one column is the outcome: every figure is perfect."""
-    study = small_tables(clinical=False)
+def test_sites_that_differ_in_their_share_of_events_are_named() -> None:
+    site = np.repeat(["a", "b", "c"], 40)
+    y = (np.arange(120) % 10 < np.repeat([2, 4, 7], 40)).astype(np.int64)
+    shares = uneven_sites(y, site)
+    assert shares == pytest.approx({"a": 0.2, "b": 0.4, "c": 0.7})
+    assert uneven_sites(np.arange(120) % 2, site) == uneven_sites(y, np.repeat(["a"], 120)) == {}
+    checks = {"copies": 0, "heavy_tailed": {}, "batch_like": {}, "scales": {}, "uneven_sites": shares}
+    assert "from 20 % (a) to 70 % (c)" in " ".join(sentences(checks, {}))
+
+
+def test_a_study_on_its_own_outcome_ends_and_says_so() -> None:
+    """A table in which one column is the outcome: every figure is perfect, and no step stumbles over it."""
+    study = small_tables(n=60, p=6, clinical=False)
+    assert study.radiomics is not None
     radiomics = study.radiomics.assign(target=study.outcome.astype(float))
-    clinical = pd.DataFrame({"note": [f"seen {i}" for i in range(80)], "age": np.arange(80) % 30})
-    settings = small_settings(
-        classifiers={"rad": "logistic_regression", "combined": "logistic_regression"}, ablation=False
-    )
-    return run_study(replace(study, radiomics=radiomics, deep=None, clinical=clinical), settings)
+    found = run_study(replace(study, radiomics=radiomics, deep=None), small_settings(ablation=False))
+    assert found.metrics["signatures"]["rad"]["cohorts"]["external_test"]["auc"] == 1
+    assert any("Alone as good as the outcome itself: target (AUC 1.000)" in said for said in found.warnings)
+    assert any("of sites that training has too" in said for said in found.warnings)
+    assert found.metrics["warnings"] == found.warnings
 
 
-def test_a_study_on_its_own_outcome_ends_and_says_so_first(leaky: StudyResult) -> None:
-    assert leaky.metrics["signatures"]["rad"]["cohorts"]["external_test"]["auc"] == 1
-    assert any("Alone as good as the outcome itself: target (AUC 1.000)" in said for said in leaky.warnings)
-    assert any("of sites that training has too" in said for said in leaky.warnings)
-    assert leaky.metrics["warnings"] == leaky.warnings
-
-
-def test_clinical_variables_that_could_not_be_used_are_named(leaky: StudyResult) -> None:
-    assert any("not used: note (" in said for said in leaky.warnings)
+def test_clinical_variables_that_could_not_be_used_and_a_study_without_signature_are_said() -> None:
+    study = small_tables(n=40)
+    assert study.clinical is not None
+    study = replace(study, clinical=study.clinical.assign(note=[f"seen {i}" for i in range(40)], one=1))
+    notes = _not_used(StudyPatients.from_tables(study, None), study, Development())
+    assert notes[0].startswith("Clinical variables that are not used: note, one (")
+    assert notes[1].startswith("No signature was made")
