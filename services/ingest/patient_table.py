@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,8 @@ def read_table(
     read = _parquet_rows if path.suffix == ".parquet" else _csv_rows
     try:
         found, rows = read(path)
+        if len(found) == 1 and re.search(r"[;\t|]", found[0]):
+            raise error("Its fields are not separated by commas.", action="Save it as CSV with commas.", file=path.name)
         kept = list(rows)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError):  # pyarrow's errors are ValueErrors or OSErrors
         raise error("The file cannot be read.", action="Give a CSV or Parquet file.", file=path.name) from None

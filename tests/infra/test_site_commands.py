@@ -82,6 +82,7 @@ def test_cases_over_http_then_their_tables(run: Any, door: Door, phantoms: Phant
     ("command", "text", "said"),
     [
         ("clinical", "patient_id,shoe_size\np1,43\n", "unknown columns"),
+        ("clinical", "patient_id;bmi\np1;22,5\n", "not separated by commas"),
         ("clinical", "age\n3\n", "missing columns: patient_id"),
         ("clinical", "patient_id,age\np1,61,extra\n", "cannot be read"),
         ("reads", "patient_id,surgeon\np1,A\n", "missing columns: prediction"),
