@@ -65,9 +65,8 @@ class Blobs:
         selector = pafs.FileSelector(kind, allow_not_found=True, recursive=True)
         files = [info for info in self._files().get_file_info(selector) if info.type == pafs.FileType.File]
         found = {info.base_name.removesuffix(SUFFIXES[kind]): info.mtime_ns / 1e9 for info in files}
-        return {
-            name: at for name, at in found.items() if HASH.fullmatch(name)
-        }  # what is half written begins with a dot
+        # what is half written begins with a dot
+        return {name: at for name, at in found.items() if HASH.fullmatch(name)}
 
     def read_bytes(self, kind: str, name: str) -> bytes:
         """The whole blob. Raises NotFound, or BlobCorrupt where the bytes no longer have their hash."""

@@ -96,9 +96,8 @@ def check(
 
 
 def _pushes(snapshot: Snapshot, log: DeltaLog) -> Iterator[Promise]:
-    files = log.files()
-    listing = [] if files is None else files.listing
-    yield Promise(WHOLE_FILES, "pushes", len(listing), 0 if files is None else len(wrong_files(log, files.listing)[0]))
+    if (files := log.files()) is not None:
+        yield Promise(WHOLE_FILES, PUSHES.name, len(files), len(wrong_files(log, files.listing)[0]))
     rows = snapshot.pushes
     numbers, times = np.asarray(rows["sequence"]), np.asarray(rows["committed_at"].cast(pa.int64()))
     gaps = int((numbers != np.arange(1, len(rows) + 1)).sum())
@@ -140,7 +139,7 @@ def _kept(snapshot: Snapshot, blobs: Blobs, verify: Verify | None, read_at: floa
         if verify is not None:
             new = [name for name in here if written[kind][name] > read_at - CLOCKS_APART_S]
             broken = sum(not _sound(verify, kind, name) for name in new)
-            all_sound = all_sound and not broken
+            all_sound = all_sound and not broken and len(here) == len(names)
             yield Promise(f"every {column} still has its hash", table, len(new), broken, len(here) - len(new))
     return all_sound
 
