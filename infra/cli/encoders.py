@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from feature_store.vocabulary import PHANTOM_NOTICE, is_phantom
 from infra.cli.command import command
 from infra.cli.session import Session
 
@@ -213,9 +214,13 @@ def _tell(session: Session, found: Trained, folder: Path, others: str) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     last = found.curve[-1]
+    encoders = session.house().store.snapshot().table("encoders", ["patients_seen"], {"encoder": found.encoder})
+    seen = encoders["patients_seen"].to_pylist()[0] or ()
+    phantom = any(is_phantom(patient.rpartition("/")[2]) for patient in seen)
     figures = ", ".join(f"{name.replace('_', ' ')} {last[name]:.3f}" for name in last if name.startswith("held_out"))
     session.result(
-        vars(found),
+        {**vars(found), "phantom": phantom},
+        *([PHANTOM_NOTICE] if phantom else []),
         f"Encoder: {found.encoder} ({found.steps} steps, {found.patients} patients, {others})",
         f"At the end: training loss {last['training_loss']:.3f}, {figures}",
         f"Next: asdeg extract --encoder {found.encoder}",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from feature_store.errors import ExtractionError, NotReady, UsageError
+from feature_store.vocabulary import is_phantom
 from infra.cli.command import command
 from infra.cli.session import Session
+from infra.cli.studies import titled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +78,7 @@ def robustness(
         numbers, found = vary_files(image, mask, _labels(labels), feature_set or "pyradiomics-default", changes)
         with session.progress("robustness") as progress:
             measured, stopped = _collected(found, len(numbers), UNKNOWN, progress)
-        _finish(session, [measured.table], measured, changes, out, figure, stopped)
+        _finish(session, [measured.table], measured, changes, out, figure, stopped, phantom=False)
         return
     if labels is not None:
         raise UsageError("--labels are of a mask.", action="Give IMAGE and MASK, or leave --labels out.")
@@ -128,7 +130,8 @@ def _of_store(
             total = sum(len(series.rois) for series in plan)
             measured, stopped = _collected(found, total, people.partitions, progress)
         tables.append(measured.table)
-    _finish(session, tables, measured, changes, out, figure, stopped)
+    phantom = any(is_phantom(patient) for _, patient, _ in people.cases)
+    _finish(session, tables, measured, changes, out, figure, stopped, phantom=phantom)
 
 
 def _collected(
@@ -157,6 +160,8 @@ def _finish(
     out: Path,
     figure: Path | None,
     stopped: BaseException | None,
+    *,
+    phantom: bool,
 ) -> None:
     """Write what there is, say what it is, and pass on what stopped it."""
     import pandas as pd
@@ -175,15 +180,16 @@ def _finish(
     if figure is not None:
         from models.report.robustness_figure import robustness_figure
 
-        robustness_figure(table, figure.parent, figure.stem)
+        robustness_figure(table, figure.parent, figure.stem, phantom=phantom)
     rows = summary(table)
     counts: dict[str, Any] = {"rois": 0, "versions": 0, "refused": {}, "failed": {}}
     if measured is not None:
         counts = {name: getattr(measured, name) for name in counts}
     if session.as_json:
-        session.json({"out": str(out), "rows": len(table), **counts, "changes": changes.model_dump(), "summary": rows})
+        made = {"phantom": phantom, "changes": changes.model_dump()}
+        session.json({"out": str(out), "rows": len(table), **counts, **made, "summary": rows})
     else:
-        session.table("Share of features that reach an ICC(2,1)", SUMMARY_COLUMNS, rows)
+        session.table(titled("Share of features that reach an ICC(2,1)", phantom), SUMMARY_COLUMNS, rows)
         if counts["versions"]:
             print(f"{counts['rois']} ROIs, {counts['versions']} changed versions.")
         for name in ("refused", "failed"):

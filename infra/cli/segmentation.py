@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from feature_store.errors import SettingsError, UsageError
+from feature_store.vocabulary import PHANTOM_NOTICE, is_phantom
 from infra.cli.case_sources import LabelMapOption, SessionOption, find_cases
 from infra.cli.command import command
 from infra.cli.session import Session
@@ -130,7 +131,9 @@ def train(
         done = train_segmenter(house.store, recipe, drawn, work, source=source, progress=progress)
     if cases is not None:
         shutil.rmtree(work / "cases", ignore_errors=True)  # copies of patients' images; a killed run keeps its own
-    session.result({**vars(done), "work": str(work)}, *_lines(done, work))
+    phantom = any(is_phantom(patient.rpartition("/")[2]) for patient in done.patients_seen)
+    lines = [*([PHANTOM_NOTICE] if phantom else []), *_lines(done, work)]
+    session.result({**vars(done), "work": str(work), "phantom": phantom}, *lines)
 
 
 def draw_missing(session: Session, store: FeatureStore, sites: Sequence[str] | None) -> None:

@@ -187,7 +187,7 @@ def harmonised(harmonisation: str | None, unseen_scanner: str | None) -> dict[st
 
 def titled(title: str, phantom: bool) -> str:
     """A table's title; of made-up patients it says so."""
-    return f"{PHANTOM_NOTICE} {title}" if phantom else title
+    return f"{PHANTOM_NOTICE}\n{title}" if phantom else title
 
 
 SUMMARY_COLUMNS = ("signature", "classifier", "features", "cohort", "n", "events", "auc", "interval")

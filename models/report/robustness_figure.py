@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from feature_store.vocabulary import RESEARCH_USE
+from feature_store.vocabulary import PHANTOM_NOTICE, RESEARCH_USE
 from models.report import style
 
 FAMILIES: dict[str, tuple[str, Any]] = {
@@ -25,11 +25,11 @@ TITLES = {"readers": "Another segmentation", "perturbation": "Small changes of r
 THRESHOLDS = (0.75, 0.9)
 
 
-def robustness_figure(table: pd.DataFrame, folder: Path, name: str) -> None:
+def robustness_figure(table: pd.DataFrame, folder: Path, name: str, *, phantom: bool = False) -> None:
     """NAME.png and NAME.svg: the ICC(2,1) of each family's features, largest first; a panel a kind.
 
     A curve stays above a threshold for the share of features that reach it. Features without an ICC are at
-    the right end, where no curve is drawn.
+    the right end, where no curve is drawn. ``phantom`` writes into it that the patients are made up.
     """
     kinds = [kind for kind in TITLES if (table["kind"] == kind).any()]
     with style.drawing():
@@ -38,7 +38,8 @@ def robustness_figure(table: pd.DataFrame, folder: Path, name: str) -> None:
             _panel(axes, table[table["kind"] == kind], TITLES[kind])
         if not kinds:
             style.empty(panels[0], "No feature was measured.")
-        figure.supxlabel(RESEARCH_USE, fontsize=7, color=style.GREY)
+        notice = f"{PHANTOM_NOTICE} {RESEARCH_USE}" if phantom else RESEARCH_USE
+        figure.supxlabel(notice, fontsize=7, color=style.GREY)
         style.save(figure, folder, name)
 
 

@@ -68,7 +68,7 @@ def test_pretrain_then_finetune_by_command(run: Any, tmp_path: Path, monkeypatch
     code, out, err = run("pretrain", "--steps", 1, "--batch", 1, "--threads", 1, "--json")
     assert code == 0, err
     first = json.loads(out)
-    assert first["patients"] == 30
+    assert (first["patients"], first["phantom"]) == (30, False)
     assert not list((tmp_path / "asdeg-training").iterdir())  # nothing is left to go on from
     (tmp_path / "cohort.yaml").write_text("name: study\nratio: 0.9\n")
     tune = ("finetune", "--cohort", "cohort.yaml", "--steps", 1, "--batch", 1, "--threads", 1)

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 import yaml
 
 import infra.cli
+from feature_store.vocabulary import PHANTOM_NOTICE
 from models.selection.robustness import COLUMNS, read_robustness
 from pipelines.phantom import write_phantom_cohort
 from pipelines.radiomics.perturbation import PerturbationSettings, RoiVersions
@@ -102,6 +103,7 @@ def test_readers_and_perturbations_of_phantoms(run: Any, store: Path) -> None:
     assert set(table["patients"]) == {"unassigned"}
     assert (said["rois"], said["versions"], said["refused"], said["failed"]) == (10, 20, {}, {})
     assert said["changes"]["repeats"] == 2
+    assert said["phantom"]
     shown = {(row["kind"], row["images"], row["family"]): row for row in said["summary"]}
     assert shown["readers", "all", "all"]["features"] == 1702
     # what a region's volume comes to is steadier than the zones of a wavelet
@@ -116,6 +118,7 @@ def test_readers_alone_are_for_people_too(run: Any, store: Path) -> None:
     code, out, _ = run("--store", store, "robustness", "--kind", "readers", "--out", "r.csv")
     assert code == 0
     assert "Share of features that reach an ICC(2,1)" in out
+    assert PHANTOM_NOTICE in out
     assert "1702 rows: r.csv" in out
     assert tuple(pd.read_csv("r.csv").columns) == COLUMNS
     code, _, err = run("--store", store, "robustness", "--kind", "readers", "--segmentation", "c", "--out", "c.csv")
