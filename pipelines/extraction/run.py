@@ -1,6 +1,6 @@
 """Extraction as one streaming plan on Ray Data: ROIs without features in, feature rows in the store out.
 
-    series ─▶ read (tasks) ─▶ radiomics (CPU actors) ─▶ embedding (actors, a GPU each where there is one) ─▶ push
+    series ─▶ read (CPU actors) ─▶ radiomics (CPU actors) ─▶ embedding (actors, a GPU each where there is one) ─▶ push
 
 Rows are pushed in batches as they come. A run that is killed loses the batch in flight and no more; the
 next run plans from what is stored, so it does the rest and nothing twice.
@@ -25,7 +25,7 @@ from pipelines.embedding.registry import register_encoder, resolve_encoder
 from pipelines.extraction.alone import computed_alone
 from pipelines.extraction.plan import ExtractionSettings, SeriesJob, by_series, plan_extraction
 from pipelines.extraction.results import CaseStates, Collector, ExtractionReport, Progress
-from pipelines.extraction.steps import EmbeddingStep, RadiomicsStep, WorkerConfig, lost_row, read_series, refused_row
+from pipelines.extraction.steps import EmbeddingStep, RadiomicsStep, ReadStep, WorkerConfig, lost_row, refused_row
 from pipelines.ray_session import RayResources, quiet_ray_data, ray_session
 
 READ_CPUS, RADIOMICS_CPUS, EMBEDDING_CPUS = 0.1, 0.5, 0.2
@@ -105,11 +105,11 @@ def _stream(series: list[SeriesJob], config: WorkerConfig, resources: RayResourc
     pool = partial(ray.data.ActorPoolStrategy, max_tasks_in_flight_per_actor=TASKS_IN_FLIGHT)
     items = [{"series": pickle.dumps(one)} for one in series]
     data = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS)).flat_map(
-        read_series,
-        fn_args=(config,),
-        compute=ray.data.TaskPoolStrategy(size=min(resources.cpus, len(items))),
+        ReadStep,
+        fn_constructor_args=(config,),
+        compute=pool(size=min(resources.cpus, len(items))),
         num_cpus=READ_CPUS,
-        max_retries=0,
+        max_task_retries=0,
     )
     if any(job.feature_set is not None for job in rois):
         data = data.map(

@@ -114,19 +114,24 @@ def _blobs(uri: str) -> Blobs:
 
 
 # --- read --------------------------------------------------------------------------------------
-def read_series(row: Row, config: WorkerConfig) -> Iterator[Row]:
+class ReadStep:
     """``{"series": pickled SeriesJob}`` -> a row an ROI, with its crop and cube, or with why not.
 
     The image is read once, each mask once, and preprocessed once a feature set; radiomics are cut from
     the preprocessed image, the cube from the stored one (its own z-score follows).
     """
-    series: SeriesJob = pickle.loads(row["series"])
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(config.threads)
-    reader = _SeriesReader(series, config)
-    for job in series.rois:
-        with config.limits.held():
-            out = _cut(job, reader)
-        yield out  # outside of the limits: here it may wait until there is room for what comes
+
+    def __init__(self, config: WorkerConfig) -> None:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(config.threads)
+        self._config = config
+
+    def __call__(self, row: Row) -> Iterator[Row]:
+        series: SeriesJob = pickle.loads(row["series"])
+        reader = _SeriesReader(series, self._config)
+        for job in series.rois:
+            with self._config.limits.held():
+                out = _cut(job, reader)
+            yield out  # outside of the limits: here it may wait until there is room for what comes
 
 
 def _cut(job: RoiJob, reader: _SeriesReader) -> Row:
@@ -289,7 +294,7 @@ class AllSteps:
 
     def __call__(self, job: RoiJob) -> Row:
         series = SeriesJob(job.source.image_hash, (job,))
-        (row,) = read_series({"series": pickle.dumps(series)}, self._config)
+        (row,) = self._step(ReadStep)({"series": pickle.dumps(series)})
         if job.feature_set is not None:
             row = self._step(RadiomicsStep)(row)
         if job.encoder is not None:

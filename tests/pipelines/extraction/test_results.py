@@ -17,7 +17,7 @@ from feature_store.store import FeatureStore
 from pipelines.extraction import steps
 from pipelines.extraction.plan import ExtractionSettings, plan_extraction
 from pipelines.extraction.results import Collector
-from pipelines.extraction.steps import WorkerConfig, blank_row, lost_row, read_series
+from pipelines.extraction.steps import ReadStep, WorkerConfig, blank_row, lost_row
 from tests.pipelines.extraction.extraction_store import add_series, radiomics_of
 
 SETTINGS = ExtractionSettings(encoder=None)
@@ -124,10 +124,10 @@ def test_images_of_a_remote_store_are_read_from_copies_on_the_worker(store, tmp_
     plan = plan_extraction(store.snapshot(), SETTINGS, None)
     config = WorkerConfig(store.uri, plan.feature_sets)
     row = {"series": pickle.dumps(plan.series[0])}
-    (expected,) = read_series(row, config)
+    (expected,) = ReadStep(config)(row)
     monkeypatch.setenv("ASDEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(steps, "_blobs", lambda uri: Blobs(Remote(uri, None)))
-    (found,) = read_series(row, config)
+    (found,) = ReadStep(config)(row)
     assert found["radiomics_error"] == ""
     assert found["crop"] == expected["crop"]
     assert len([file for file in (tmp_path / "cache").rglob("*") if file.is_file()]) == 2

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from feature_store.store import FeatureStore
 from pipelines.extraction.plan import ExtractionSettings, plan_extraction
-from pipelines.extraction.steps import RadiomicsStep, WorkerConfig, read_series
+from pipelines.extraction.steps import RadiomicsStep, ReadStep, WorkerConfig
 from pipelines.radiomics.extractor import RadiomicsExtractor
 from pipelines.radiomics.feature_sets import REGISTRY, FeatureSet
 from pipelines.radiomics.preprocessing import preprocess, preprocess_mask
@@ -27,7 +27,7 @@ def test_rows_have_the_values_of_the_whole_preprocessed_image(tmp_path: Path, na
     plan = plan_extraction(store.snapshot(), ExtractionSettings(feature_set=name, encoder=None, rois="every"), None)
     config = WorkerConfig(store.uri, plan.feature_sets)
     step = RadiomicsStep(config)
-    rows = [step(row) for row in read_series({"series": pickle.dumps(plan.series[0])}, config)]
+    rows = [step(row) for row in ReadStep(config)({"series": pickle.dumps(plan.series[0])})]
     assert len(rows) == 3
     image = preprocess(make_image(3, sequence), settings)
     labels = sitk.GetArrayFromImage(preprocess_mask(make_mask(make_image(3, sequence)), settings))
