@@ -24,7 +24,7 @@ from infra.bootstrap import House
 from infra.cli.session import Session
 from infra.site_client import SiteClient
 
-PATIENTS, SITES, SEED = 75, 3, 0
+PATIENTS, SITES, SEED = 60, 3, 0
 EXTERNAL_SITE = "site_c"
 GRID, PERMUTATIONS = "quick", 4
 """Smaller than a study's defaults (standard, 20), so that the demo is short; the report states both."""
