@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from feature_store.blobs import Blobs
 from feature_store.check_table import WHOLE_FILES, TableFound, check_table, wrong_files
 from feature_store.checked import Checked, Promise
+from feature_store.declared import DECLARATIONS, Declaration
 from feature_store.delta import DeltaLog
 from feature_store.erasures import erasures
 from feature_store.errors import AsdegError
@@ -35,11 +36,6 @@ from feature_store.snapshot import Snapshot
 Verify = Callable[[str, str], None]
 """Called with a blob's kind and name; raises BlobCorrupt where its content no longer has its hash."""
 
-REFERENCES = (
-    # table, column, the table it points to; the length its values must have
-    ("radiomics", "feature_set", "feature_sets", lambda row: len(row["feature_names"])),
-    ("embeddings", "encoder", "encoders", lambda row: int(row["dimension"])),
-)
 BLOBS = (
     ("series", "image_hash", "images"),
     ("rois", "image_hash", "images"),
@@ -76,8 +72,8 @@ def check(
         if schema.name != PUSHES.name and (schema.name in written or snapshot.files(schema.name) is not None):
             found[schema.name] = yield from check_table(snapshot, logs[schema.name], schema, known, last)
     readable = Snapshot(logs, snapshot.pushes, {name: table.readable for name, table in found.items()})
-    for table, column, target, length in REFERENCES:
-        for promise in _reference(readable, found[table].new, table, column, target, length) if table in found else ():
+    for table, declared in DECLARATIONS.items():
+        for promise in _declared(readable, found[table].new, table, declared) if table in found else ():
             yield promise
             if promise.broken:
                 found[table] = replace(found[table], settled=None)
@@ -107,10 +103,9 @@ def _pushes(snapshot: Snapshot, log: DeltaLog) -> Iterator[Promise]:
     yield Promise("a push is committed once", "pushes", len(rows), repeated)
 
 
-def _reference(
-    snapshot: Snapshot, new: DataFiles, table: str, column: str, target: str, length: Callable[[dict[str, Any]], int]
-) -> Iterator[Promise]:
-    lengths = {row[column]: length(row) for row in snapshot.table(target).to_pylist()}
+def _declared(snapshot: Snapshot, new: DataFiles, table: str, declared: Declaration) -> Iterator[Promise]:
+    column, target = declared.column, declared.table
+    lengths = {row[column]: declared.length(row) for row in snapshot.table(target).to_pylist()}
     heads = snapshot.heads(table)
     assert heads is not None
     unknown = _sum(pc.invert(pc.is_in(heads.keys[column], value_set=pa.array(list(lengths), pa.string()))))

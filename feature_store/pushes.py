@@ -23,12 +23,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.declared import DECLARATIONS, DeclaredLengths
 from feature_store.delta import DeltaLog
 from feature_store.erasures import KIND, Erased, erased, recorded, refused
 from feature_store.errors import Conflict, UsageError
 from feature_store.files import Where
 from feature_store.push_log import PushLog
-from feature_store.rows import RejectedRow, Rows, check_rows, composite, row_hashes, withdrawal_hashes
+from feature_store.rows import RejectedRow, Rows, Rule, check_rows, composite, row_hashes, withdrawal_hashes
 from feature_store.schemas import TableSchema
 from feature_store.snapshot import Snapshot, table_schema
 
@@ -95,6 +96,7 @@ class Pusher:
         self._logs = logs
         self._push_log = push_log
         self._erased: tuple[int, Erased] = (0, Erased())
+        self._lengths = DeclaredLengths()
         self._near = all(log.near for log in logs.values())
 
     def push(
@@ -109,10 +111,15 @@ class Pusher:
         """See :meth:`feature_store.store.FeatureStore.push`."""
         before = self._snapshot()
         erased_before = self._erased_of(before.pushes)
-        parts, rejected = [], []
-        for name, rows in tables.items():
+        rules = (
+            [] if kind == KIND else [Rule("patient_id", "erased", "is of a patient who was erased", erased_before.mask)]
+        )
+        parts: list[_Part] = []
+        rejected: list[RejectedRow] = []
+        for name in sorted(tables, key=DECLARATIONS.keys().__contains__):  # values after what declares them
             schema = table_schema(name)
-            valid, bad = check_rows(schema, rows, None if kind == KIND else erased_before.mask)
+            pushed = {part.schema.name: part.rows for part in parts}
+            valid, bad = check_rows(schema, tables[name], [*rules, *self._lengths.rules(name, pushed, before)])
             rejected += bad
             valid = valid.append_column("row_hash", row_hashes(schema, valid))
             parts.append(_Part(schema, valid, composite(valid, schema.key), np.zeros(len(valid), bool)))

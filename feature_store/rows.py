@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -34,14 +34,21 @@ class RejectedRow:
     message: str
 
 
-def check_rows(
-    schema: TableSchema, rows: Rows, refuse: Callable[[pa.Table], np.ndarray] | None = None
-) -> tuple[pa.Table, list[RejectedRow]]:
+class Rule(NamedTuple):
+    """What the other rows of the store ask of a row; ``broken`` marks those that break it."""
+
+    column: str
+    name: str
+    message: str
+    broken: Callable[[pa.Table], np.ndarray]
+
+
+def check_rows(schema: TableSchema, rows: Rows, further: Sequence[Rule] = ()) -> tuple[pa.Table, list[RejectedRow]]:
     """Split ``rows`` into those that keep every rule (declared columns, declared types) and the rejected.
 
     A column that is absent is null; rules are ``type``, ``required``, ``not_empty``, ``finite``, ``range``,
     ``allowed`` and ``unique`` (two rows of one push cannot be revisions of one key; the first one stays), and
-    ``erased`` for those that ``refuse`` marks as an erased patient's.
+    the names of the ``further`` ones.
     Raises SchemaError for a column the table does not have, or a required one that no row has.
     """
     _check_columns(schema, rows)
@@ -50,8 +57,8 @@ def check_rows(
         for rule, message, broken in _broken(schema, column, table[column.name]):
             rejected += _reject(schema, positions, column.name, rule, message, broken)
     table, positions = _without(table, positions, rejected)
-    if refuse is not None:
-        rejected += _reject(schema, positions, "patient_id", "erased", "is of a patient who was erased", refuse(table))
+    for asked in further:
+        rejected += _reject(schema, positions, asked.column, asked.name, asked.message, asked.broken(table))
         table, positions = _without(table, positions, rejected)
     repeated = _repeated(table, schema.key)
     rejected += _reject(schema, positions, "+".join(schema.key), "unique", "repeats a key of this push", repeated)

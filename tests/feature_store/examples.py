@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
+from feature_store.declared import DeclaredLengths
 from feature_store.vocabulary import RoiName
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -79,3 +83,10 @@ def embedding(
     row = radiomics(patient, np.asarray(values, np.float32), roi, site)
     del row["feature_set"]
     return {**row, "encoder": name}
+
+
+@contextmanager
+def lengths_unlooked_at() -> Iterator[None]:
+    """Values are taken in whatever their length, as damage that a check has to find."""
+    with patch.object(DeclaredLengths, "rules", lambda *_: []):
+        yield

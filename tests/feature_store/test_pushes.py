@@ -17,7 +17,7 @@ from feature_store.schemas import CLINICAL, TABLES, Column, TableSchema
 from feature_store.snapshot import Snapshot
 from feature_store.sql import ask
 from feature_store.store import FeatureStore
-from tests.feature_store.examples import case, feature_set, radiomics
+from tests.feature_store.examples import case, embedding, encoder, feature_set, radiomics
 
 
 def push(store: FeatureStore, tables: Any, **more: Any) -> Any:
@@ -85,6 +85,29 @@ def test_rejected_rows_come_back_and_the_others_are_written(store: FeatureStore)
         push(store, {"patients": []})
     assert push(store, {"clinical": []}).sequence is None
     assert store.snapshot().sequence == 1
+
+
+def test_values_are_as_long_as_their_set_or_encoder_says(store: FeatureStore) -> None:
+    """A row of another length would stop every training table of that set."""
+    sets = {"feature_sets": [feature_set("one-mr-0a1b2c3d", ("a", "b"))], "encoders": [encoder()]}
+    values = {
+        "radiomics": [
+            radiomics("p1", [1.0, 2.0], name="one-mr-0a1b2c3d"),
+            radiomics("p2", [1.0], name="one-mr-0a1b2c3d"),
+            radiomics("p3", None, name="one-mr-0a1b2c3d"),  # an ROI that failed has no values
+            radiomics("p4", [1.0, 2.0], name="nobodys-0a1b2c3d"),
+        ],
+        "embeddings": [embedding("p1", [1.0, 2.0, 3.0])],
+    }
+    expected = [
+        ("radiomics", 1, "values", "length"),
+        ("radiomics", 3, "feature_set", "declared"),
+        ("embeddings", 0, "values", "length"),
+    ]
+    for tables in (values | sets, values):  # declared by the same push, whatever comes first in it; then long ago
+        rejected = [(r.table, r.row, r.column, r.rule) for r in push(store, tables).rejected]
+        assert sorted(rejected) == sorted(expected)
+    assert store.snapshot().table("radiomics")["patient_id"].to_pylist() == ["p1", "p3"]
 
 
 def test_rows_without_their_push_are_invisible(store: FeatureStore) -> None:

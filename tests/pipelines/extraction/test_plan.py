@@ -8,6 +8,7 @@ from feature_store.store import FeatureStore
 from models.encoders import EncoderSettings
 from pipelines.extraction.plan import ExtractionPlan, ExtractionSettings, plan_extraction
 from pipelines.radiomics.feature_sets import STUDY_CT, STUDY_MR
+from tests.feature_store.examples import encoder, feature_set
 from tests.pipelines.extraction.extraction_store import add_series
 
 ENCODER = EncoderSettings()
@@ -30,12 +31,19 @@ def _store_features(store, plan, error=None) -> None:
     """What a run would push for the whole plan."""
     jobs = [job for series in plan.series for job in series.rois]
     common = {"software_version": "test", "error": error}
-    values = None if error else [1.0]
     tables = {
         "radiomics": [
-            {**j.source.row(), **common, "feature_set": j.feature_set, "values": values} for j in jobs if j.feature_set
+            {**j.source.row(), **common, "feature_set": j.feature_set, "values": None if error else [1.0]}
+            for j in jobs
+            if j.feature_set
         ],
-        "embeddings": [{**j.source.row(), **common, "encoder": j.encoder, "values": values} for j in jobs if j.encoder],
+        "embeddings": [
+            {**j.source.row(), **common, "encoder": j.encoder, "values": None if error else [1.0] * 4}
+            for j in jobs
+            if j.encoder
+        ],
+        "feature_sets": [feature_set(name, ("one",)) for name in {j.feature_set for j in jobs} if name],
+        "encoders": [encoder(name) for name in {j.encoder for j in jobs} if name],
     }
     receipt = store.push({t: rows for t, rows in tables.items() if rows}, kind="features", source="extraction")
     assert not receipt.rejected

@@ -18,6 +18,7 @@ from pipelines.extraction import steps
 from pipelines.extraction.plan import ExtractionSettings, plan_extraction
 from pipelines.extraction.results import Collector
 from pipelines.extraction.steps import ReadStep, WorkerConfig, blank_row, lost_row
+from tests.feature_store.examples import feature_set
 from tests.pipelines.extraction.extraction_store import add_series, radiomics_of
 
 SETTINGS = ExtractionSettings(encoder=None)
@@ -29,9 +30,12 @@ def store(tmp_path: Path) -> FeatureStore:
     return FeatureStore.open(tmp_path / "store", create=True)
 
 
-def _collector(store):
+def _collector(store, control=None):
     plan = plan_extraction(store.snapshot(), SETTINGS, None)
-    return Collector(store, SETTINGS, plan, None, None), [job for series in plan.series for job in series.rois]
+    jobs = [job for series in plan.series for job in series.rois]
+    sets = [feature_set(name) for name in {job.feature_set for job in jobs}]  # of three features
+    store.push({"feature_sets": sets}, kind="features", source="extraction")
+    return Collector(store, SETTINGS, plan, control, None), jobs
 
 
 def _values(job):
@@ -80,9 +84,7 @@ def test_of_who_was_erased_meanwhile_nothing_is_stored_and_the_others_are(store,
     for patient in ("p1", "p2", "p3"):
         add_series(store, patient)
     control = ControlDatabase.open(default_url(store.uri))
-    plan = plan_extraction(store.snapshot(), SETTINGS, None)
-    mine = Collector(store, SETTINGS, plan, control, None)
-    jobs = [job for series in plan.series for job in series.rois]
+    mine, jobs = _collector(store, control)
     push = store.push
     now = EraseSettings(grace_hours=0.0, patience_s=0.0)
 
