@@ -19,7 +19,12 @@ FEW = 200
 
 
 def coded(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """``columns`` alone, dictionary-encoded: texts are then looked at once, however often rows are compared."""
+    """``columns`` alone, dictionary-encoded: texts are then looked at once, however often rows are compared.
+
+    Of a FEW rows as they are: those are compared one by one.
+    """
+    if len(table) <= FEW:
+        return table.select(list(columns))
     return pa.table([_coded(table[name].chunks) for name in columns], names=list(columns))
 
 

@@ -13,7 +13,7 @@ the values into a matrix of one row a patient.
 ``feast_ratio``, ``feast_array_ratio``: how many times as long Feast takes for one value. ``get_historical_features``
 of a file in Feast's own environment (made on first use, in ``--cache``), with a field a feature (8 feature views of
 851 fields) and with one array field (8 views), at the largest of FEAST_SIZES that it finishes within FEAST_LIMIT_S;
-its time ends with the data frame, as ours does.
+its time ends with the data frame, as ours does, and is the best of three too.
 ``one_patient_ms``: a new process's ``FeatureStore.open`` and ``patient_features`` (imports done, file cache warm),
 median over patients drawn at random. ``one_patient_snapshot_ms``: the same question to an index that is held.
 ``push_ms_p50``, ``push_ms_p95``: eight processes, a site each, push one whole case after another (ten tables, 8 × 851
@@ -361,11 +361,12 @@ def in_feast(way: str, patients: int, folder: Path) -> float:
     store = FeatureStore(repo_path=str(folder))
     store.apply([patient, *views])
     entities = pd.DataFrame({"patient_id": ids, "event_timestamp": [asked] * patients})
-    start = time.perf_counter()
-    table = store.get_historical_features(entity_df=entities, features=wanted, full_feature_names=True).to_df()
-    seconds = time.perf_counter() - start
-    assert table.shape == (patients, len(wanted) + 2)
-    return seconds
+
+    def ask() -> None:
+        table = store.get_historical_features(entity_df=entities, features=wanted, full_feature_names=True).to_df()
+        assert table.shape == (patients, len(wanted) + 2)
+
+    return best(ask, 3)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store import codes as module
-from feature_store.codes import codes, positions
+from feature_store.codes import coded, codes, positions
 
 TEXT = st.one_of(st.none(), st.sampled_from(["", "a", "ab", "b", "bc", "a|b", "1:a"]))
 ROWS = st.lists(st.tuples(TEXT, TEXT, TEXT), max_size=30)
@@ -35,6 +35,8 @@ def test_codes_are_equal_where_rows_are(monkeypatch: pytest.MonkeyPatch, few: in
         number = dict(zip([*left, *right], np.concatenate(found).tolist(), strict=True))
         assert [number[row] for row in [*left, *right]] == np.concatenate(found).tolist()
         assert len(set(number.values())) == len(number)
+        once = codes([coded(table(left), COLUMNS), coded(table(right), COLUMNS)], COLUMNS)
+        assert np.concatenate(once).tolist() == np.concatenate(found).tolist()
         at = positions(table(left), table(right), COLUMNS)
         assert at.tolist() == [right.index(row) if row in right else -1 for row in left]
 
