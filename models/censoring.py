@@ -24,7 +24,7 @@ from models.performance import HELD_OUT, outcome_and
 Floats = NDArray[np.float64]
 
 LARGEST = 10.0
-"""Weights are held at this many times the smallest, so that no single patient decides."""
+"""Weights, which are 1 on average, are held at this, so that no single patient decides (decision 027)."""
 MIN_LOST = 5
 
 
@@ -40,7 +40,9 @@ def censoring_record(
     ``clinical`` (n, variables) of the study's patients in the order of ``predictions``, ``lost`` of those without an
     outcome. None where nobody is lost. Fewer than five lost patients, or no clinical variables, are counted only.
     ``windows``: of how many the follow-up window has ``passed`` (lost, or not sent) and of how many it is
-    ``open_or_unknown``, by ``windows_passed`` (one each); None where nothing is known of any.
+    ``open_or_unknown``, by ``windows_passed`` (one each); None where nothing is known of any. ``largest_weight`` is as
+    it was estimated, ``n_held`` how many were held at ``held_at``; each figure says its own, and how many patients
+    of equal weight its patients are worth (``effective_n``).
     """
     if lost is None or not len(lost):
         return None
@@ -51,19 +53,22 @@ def censoring_record(
     weights = None if clinical is None or len(lost) < MIN_LOST else observed_weights(clinical, lost)
     if weights is None:
         return {**record, "reason": "Too few lost patients, or no clinical variables, to weight by."}
-    record["largest_weight"] = float(weights.max())
+    held = weights > LARGEST
+    record |= {"largest_weight": float(weights.max()), "n_held": int(held.sum()), "held_at": LARGEST}
     for kind in kinds:
         for cohort in (Partition.TRAINING.value, *HELD_OUT):
             rows = ((predictions["partition"] == cohort) & predictions[kind].notna()).to_numpy()
             y, p = outcome_and(predictions[rows], kind)
             if rarer_class(y):
-                w = weights[rows]
+                w = np.minimum(weights[rows], LARGEST)
                 record["figures"].append(
                     {
                         "signature": kind,
                         "cohort": cohort,
                         "n": len(y),
                         "effective_n": effective_size(w),
+                        "largest_weight": float(weights[rows].max()),
+                        "n_held": int(held[rows].sum()),
                         "auc": auc(y, p),
                         "auc_weighted": weighted_auc(y, p, w),
                         "observed_expected": float(y.sum() / p.sum()),
@@ -76,7 +81,7 @@ def censoring_record(
 def observed_weights(clinical: pd.DataFrame, lost: pd.DataFrame) -> Floats | None:
     """Stabilised weights (n,) of the observed patients: P(observed) / P(observed | clinical), by a ridge (C = 1).
 
-    None where no clinical variable varies.
+    As estimated, however large. None where no clinical variable varies.
     """
     together = pd.concat([clinical, lost.reindex(columns=clinical.columns)], ignore_index=True)
     everybody = np.arange(len(together))
@@ -90,5 +95,4 @@ def observed_weights(clinical: pd.DataFrame, lost: pd.DataFrame) -> Floats | Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = LogisticRegression(C=1.0, max_iter=1000).fit(z, observed)
-    weights = observed.mean() / model.predict_proba(z[observed])[:, 1]
-    return np.asarray(np.minimum(weights, LARGEST * weights.min()), dtype=np.float64)
+    return np.asarray(observed.mean() / model.predict_proba(z[observed])[:, 1], dtype=np.float64)

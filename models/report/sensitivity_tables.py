@@ -82,14 +82,16 @@ def incident(rows: Sequence[Mapping[str, Any]], signatures: Mapping[str, Any]) -
 
 
 def censoring(record: Mapping[str, Any]) -> Table:
-    """Figures as they are, and weighted for patients whose outcome is not known."""
+    """Figures as they are, and weighted for patients whose outcome is not known; behind the largest weight how many
+    were held."""
     lines = []
     for row in record.get("figures", ()):
-        size = [str(row["n"]), number(row.get("effective_n"), 0)]
+        largest = number(row.get("largest_weight"), 1) + (f" ({held} held)" if (held := row.get("n_held")) else "")
+        size = [str(row["n"]), number(row.get("effective_n"), 0), largest]
         pairs = [row.get(f"{name}{how}") for name in ("auc", "observed_expected") for how in ("", "_weighted")]
         figures = [number(value, digits) for value, digits in zip(pairs, (3, 3, 2, 2), strict=True)]
         lines.append([model_name(row["signature"]), cohort_name(row["cohort"]), *size, *figures])
-    heads = ["Model", "Cohort", "n", "Effective n", "AUC", "AUC, weighted"]
+    heads = ["Model", "Cohort", "n", "Effective n", "Largest weight", "AUC", "AUC, weighted"]
     return Table([*heads, "Observed / expected", "Observed / expected, weighted"], lines, 2)
 
 

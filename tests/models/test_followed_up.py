@@ -52,6 +52,26 @@ def test_weights_give_back_the_auc_of_everybody():
     assert weights.mean() == pytest.approx(1.0, abs=0.05)
 
 
+def test_only_extreme_weights_are_held_and_little_of_the_bias_is_left():
+    """Age alone decides who is lost, and so strongly that a few patients stand for ten others and more."""
+    rng = np.random.default_rng(0)
+    n = 100_000
+    age, other = rng.normal(size=(2, n))
+    y = (rng.random(n) < 1 / (1 + np.exp(-(age + other)))).astype(int)
+    risk = 1 / (1 + np.exp(-(age + other)))
+    seen = rng.random(n) < 1 / (1 + np.exp(0.5 + 1.2 * age))
+    clinical = pd.DataFrame({"age": age})
+    predictions = pd.DataFrame({"partition": "external_test", "outcome": y, "rad": risk})[seen]
+    record = censoring_record(clinical[seen], clinical[~seen], predictions, ["rad"])
+    assert record is not None
+    row, truth = record["figures"][0], auc(y, risk)
+    assert abs(row["auc_weighted"] - truth) < 0.2 * abs(row["auc"] - truth)
+    assert row["n_held"] == record["n_held"] > 0
+    assert row["n_held"] < 0.005 * row["n"]
+    assert row["largest_weight"] == record["largest_weight"] > record["held_at"] == 10
+    assert 0.4 * row["n"] < row["effective_n"] < row["n"]
+
+
 def test_nobody_lost_and_too_few():
     predictions = pd.DataFrame({"partition": "training", "outcome": [0, 1], "rad": [0.2, 0.7]})
     assert censoring_record(None, None, predictions, ["rad"]) is None

@@ -56,10 +56,12 @@ def test_incident_degeneration_stands_beside_the_papers_label() -> None:
 
 
 def test_weighted_figures_stand_beside_those_as_they_are() -> None:
-    row = ROW | {"n": 50, "effective_n": 41.6, "auc": 0.7, "auc_weighted": 0.68}
+    row = ROW | {"n": 50, "effective_n": 41.6, "largest_weight": 14.26, "n_held": 2, "auc": 0.7, "auc_weighted": 0.68}
     row |= {"observed_expected": 1.1, "observed_expected_weighted": 1.2}
     said = by_head(tables.censoring({"figures": [row]}))
     assert (said["AUC"], said["AUC, weighted"], said["Effective n"]) == ("0.700", "0.680", "42")
+    assert said["Largest weight"] == "14.3 (2 held)"
+    assert by_head(tables.censoring({"figures": [row | {"n_held": 0}]}))["Largest weight"] == "14.3"
     assert (said["Observed / expected"], said["Observed / expected, weighted"]) == ("1.10", "1.20")
 
 
