@@ -413,7 +413,9 @@ RETRAININGS = TableSchema(
         Column("decision", STRING, "what became of it", values=("released", "candidate")),
         Column("reason", STRING, "why"),
         Column("gates", STRING, "JSON: signature kind to its gates (name, verdict, bound, reason, figures)"),
-        Column("looks", INT, "how often the cohort's held-out patients had been used to judge, this time included"),
+        Column(
+            "looks", INT, "finished runs that had shown figures of the cohort's held-out patients, this one included"
+        ),
         Column("decided_by", STRING, "schedule, or who called"),
         Column("decided_at", TIME, "when"),
     ),

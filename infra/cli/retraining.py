@@ -151,7 +151,8 @@ def _say(session: Session, answer: RetrainAnswer) -> None:
     rows = [{"signature": kind, **gate} for kind, found in answer.gates.items() for gate in found]
     if rows:
         session.table(titled("Gates", answer.phantom), ("signature", "name", "verdict", "bound", "reason"), rows)
-        print(f"The held-out patients have now been used {answer.looks} times to judge.")
+        parts = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in answer.looks_by_partition.items())
+        print(f"Runs that have shown figures of the cohort's held-out patients by now: {answer.looks} ({parts}).")
     if answer.run_id is not None:
         print(f"Run: {answer.run_id}")
     if answer.decision == "candidate":

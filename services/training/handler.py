@@ -19,6 +19,7 @@ from models.study_result import StudyResult
 from pipelines.radiomics.feature_docs import meaning
 from services.runs import Progress, Run, RunHandler, RunStatus, read_run
 from services.study_inputs import StudyInputs
+from services.training.looks import looks_at
 from services.training.messages import TrainRequest
 
 ARTEFACTS = "artefacts"
@@ -111,7 +112,10 @@ class TrainingHandler(RunHandler):
 
     def _carry_out(self, run: Run, progress: Progress) -> RunStatus:
         inputs = StudyInputs.from_settings(run.status.settings)
-        result = run_study(inputs.tables(self._store), inputs.study, progress, self._spread)
+        tables = inputs.tables(self._store)
+        looks = looks_at(self._store.snapshot(), inputs.cohort).and_at(tables.patients["partition"])
+        tables = replace(tables, sources={**tables.sources, "looks": str(looks) if looks.n else ""})
+        result = run_study(tables, inputs.study, progress, self._spread)
         blobs = self._store.blobs
         kept = {kind: artefacts.save(cast(Artefact, sign), blobs) for kind, sign in result.signatures.items()}
         with tempfile.TemporaryDirectory(prefix="asdeg-report-") as folder:

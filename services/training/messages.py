@@ -53,7 +53,11 @@ class RetrainAnswer(BaseModel):
     cohort: str | None = None
     version: int | None = None
     phantom: bool = Field(False, description="whether the patients are made up: no figure is a clinical one")
-    looks: int | None = Field(None, description="how often the held-out patients had been used to judge by then")
+    looks: int | None = Field(
+        None,
+        description="finished runs that had shown figures of the cohort's held-out patients, this one included",
+    )
+    looks_by_partition: dict[str, int] = Field(default_factory=dict, description="the same by held-out partition")
     released: list[str] = Field(default_factory=list, description="signature kinds")
     gates: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
 

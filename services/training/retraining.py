@@ -27,6 +27,7 @@ from services.runs import Progress, RunStatus
 from services.study_inputs import StudyInputs
 from services.training.handler import TrainingHandler
 from services.training.judging import judge_run
+from services.training.looks import looks_at
 from services.training.messages import RetrainAnswer, RetrainRequest, TrainRequest
 from services.training.releases import Releases
 
@@ -112,7 +113,7 @@ class Retraining:
         snapshot = self._store.snapshot()
         gates = judge_run(self._store, run, request.gates)
         kinds, reason = self._releasable(snapshot, run, gates, request)
-        looks = len(snapshot.table(TABLE, ["run_id"], where={"cohort": run.cohort})) + 1
+        looks = looks_at(snapshot, run.cohort)  # this run's own among them: it has finished
         row = {
             "retraining_id": new_id("retraining"),
             "run_id": run.run_id,
@@ -121,7 +122,7 @@ class Retraining:
             "decision": "released" if kinds else "candidate",
             "reason": reason,
             "gates": json.dumps({kind: [asdict(gate) for gate in found] for kind, found in gates.items()}),
-            "looks": looks,
+            "looks": looks.n,
             "decided_by": by,
             "decided_at": datetime.now(UTC),
         }
@@ -138,7 +139,8 @@ class Retraining:
             cohort=run.cohort,
             version=run.version,
             phantom=bool(run.metrics and run.metrics.get("phantom")),
-            looks=looks,
+            looks=looks.n,
+            looks_by_partition=looks.by_partition,
             released=kinds,
             gates={kind: [asdict(gate) for gate in found] for kind, found in gates.items()},
         )

@@ -26,6 +26,7 @@ from models.report.render import write_results
 from services.runs import RunStatus, list_runs, read_run
 from services.training.cron import trigger
 from services.training.handler import TrainingHandler
+from services.training.looks import looks_at
 from services.training.messages import RetrainAnswer, RetrainRequest, TrainRequest
 from services.training.releases import Releases
 from services.training.retraining import LEASE, Retraining
@@ -77,7 +78,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def test_what_is_new_is_trained_judged_and_released_once(bench: Bench) -> None:
     first = bench.retrain()
     assert first.decision == "released"
-    assert first.looks == 1
+    assert (first.looks, first.looks_by_partition) == (1, {"internal_validation": 1, "external_test": 1})
     assert {"rad"} <= set(first.released) == set(bench.released())
     assert first.gates["rad"][0]["verdict"] == "not_applicable"
 
@@ -115,8 +116,13 @@ def test_what_people_began_is_theirs_and_what_nobody_wants_released_is_a_candida
     bench.new_outcomes("b901", site="b")
     asked = bench.retrain(REQUEST.model_copy(update={"release": False}))
     assert asked.decision == "candidate"
+    assert asked.looks == 2  # a person has read the figures of the run before
     assert "as asked" in asked.reason
     assert bench.released() == {}
+    # neither the decision nor a person's release is a look of its own: both go by the run's figures
+    Releases(bench.store).release(asked.run_id or "", by="tests")
+    assert looks_at(bench.store.snapshot(), "tests").n == 2
+    assert looks_at(bench.store.snapshot(), "another").n == 0
 
 
 def test_two_at_once_are_one_and_a_long_run_keeps_its_lease(bench: Bench) -> None:
