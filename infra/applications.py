@@ -38,17 +38,20 @@ def _ingest_app(house: House) -> FastAPI:
 
 
 def _selection_app(house: House) -> FastAPI:
+    from feature_store.audit import AuditLog
     from services.selection.app import build_app
 
-    return build_app(house.selection, house.control, in_ray(house.settings, "selection"))
+    return build_app(house.selection, house.control, AuditLog(house.control), in_ray(house.settings, "selection"))
 
 
 def _training_app(house: House) -> FastAPI:
+    from feature_store.audit import AuditLog
     from services.training.app import build_app
     from services.training.scheduler import Scheduler
 
     scheduler = Scheduler(house.schedules, retrain_in_ray(house.settings))
-    return build_app(house.training, house.control, in_ray(house.settings, "training"), scheduler)
+    background = in_ray(house.settings, "training")
+    return build_app(house.training, house.control, AuditLog(house.control), background, scheduler)
 
 
 def _scoring_app(house: House) -> FastAPI:

@@ -1,6 +1,6 @@
 """What a reader must be told of the data before believing a figure: heavy tails, batches, scales that differ.
 
-Columns are judged on training patients only; the scale of signatures is compared between the sites that are judged.
+Columns are judged on training patients only; the scale of signatures is compared between all sites.
 """
 
 from __future__ import annotations
@@ -144,37 +144,47 @@ def uneven_sites(y: NDArray[np.int64], site: NDArray[np.str_]) -> dict[str, floa
     return dict(zip(names.tolist(), shares.tolist(), strict=True))
 
 
-def scales_by_site(predictions: pd.DataFrame, kind: str) -> list[dict[str, Any]]:
-    """Log-odds of each held-out site beside training's: ``shift`` in training SDs, ``spread`` as a ratio of SDs.
+def scales_by_site(predictions: pd.DataFrame, kind: str, unnamed: str) -> list[dict[str, Any]]:
+    """Log-odds of each held-out site beside training's, and of each training site (out of fold) beside the others'.
 
-    The shift is the mean of those of events and non-events, so that another prevalence alone is no shift. Sites with
-    fewer than ten patients are left out; ``remarkable`` marks those past a shift of 1 or a spread of 2 (or 1/2).
+    ``shift`` in SDs of what it stands beside, ``spread`` as a ratio of SDs. The shift is the mean of those of events
+    and non-events, so that another prevalence alone is no shift. Sites with fewer than ten patients are left out;
+    ``remarkable`` marks those past a shift of 1 or a spread of 2 (or 1/2). ``site`` is None where it is ``unnamed``.
     """
     rows = predictions.dropna(subset=[kind])
-    log_odds = pd.Series(logit(rows[kind].to_numpy(dtype=np.float64)), index=rows.index)
-    own = rows["partition"] == Partition.TRAINING.value
-    reference = {y: log_odds[own & (rows["outcome"] == y)] for y in (0, 1)}
-    sd = float(np.sqrt(np.mean([v.var(ddof=0) for v in reference.values()]))) if own.any() else 0.0
-    if not sd > 0:
-        return []
+    rows = rows.assign(log_odds=logit(rows[kind].to_numpy(dtype=np.float64)))
+    training = rows[rows["partition"] == Partition.TRAINING.value]
     found = []
-    for site, members in rows[rows["partition"].isin(HELD_OUT)].groupby("site", sort=True):
-        if len(members) < MIN_PATIENTS:
-            continue
-        there = [y for y in (0, 1) if (members["outcome"] == y).any()]
-        own_log_odds = {y: log_odds[members.index[members["outcome"] == y]] for y in there}
-        shift = float(np.mean([own_log_odds[y].mean() - reference[y].mean() for y in there])) / sd
-        spread = float(np.sqrt(np.average([v.var(ddof=0) for v in own_log_odds.values()]))) / sd
-        found.append(
-            {
-                "site": str(site),
-                "n": len(members),
-                "shift": shift,
-                "spread": spread,
-                "remarkable": abs(shift) > SHIFT or not 1 / STRETCH <= spread <= STRETCH,
-            }
-        )
+    for cohort, table in (("held_out", rows[rows["partition"].isin(HELD_OUT)]), ("training", training)):
+        for site, members in table.groupby("site", sort=True):
+            others = training if cohort == "held_out" else training[training["site"] != site]
+            measured = None if len(members) < MIN_PATIENTS else _scale_beside(members, others)
+            if measured is not None:
+                shift, spread = measured
+                found.append(
+                    {
+                        "cohort": cohort,
+                        "site": None if site == unnamed else str(site),
+                        "n": len(members),
+                        "shift": shift,
+                        "spread": spread,
+                        "remarkable": abs(shift) > SHIFT or not 1 / STRETCH <= spread <= STRETCH,
+                    }
+                )
     return found
+
+
+def _scale_beside(members: pd.DataFrame, others: pd.DataFrame) -> tuple[float, float] | None:
+    """Shift and spread; None where too few ``others`` are there, or they do not have both outcomes and a spread."""
+    own = {y: table["log_odds"] for y, table in members.groupby("outcome")}
+    reference = {y: table["log_odds"] for y, table in others.groupby("outcome")}
+    if len(others) < MIN_PATIENTS or len(reference) < 2:
+        return None
+    sd = float(np.sqrt(np.mean([v.var(ddof=0) for v in reference.values()])))
+    if not sd > 0:
+        return None
+    shift = float(np.mean([v.mean() - reference[y].mean() for y, v in own.items()])) / sd
+    return shift, float(np.sqrt(np.average([v.var(ddof=0) for v in own.values()]))) / sd
 
 
 def sentences(checks: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
@@ -220,8 +230,16 @@ def sentences(checks: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
         elif found["n_columns"] > 0.1 * found["of"]:
             said.append(f"{found['n_columns']} of {found['of']} {source} columns tell sites or scanners apart.")
     for kind, rows in checks["scales"].items():
-        off = [row for row in rows if row["remarkable"]]
-        if off:
-            listed = ", ".join(f"{r['site']} (shift {r['shift']:+.1f} SD, spread ×{r['spread']:.1f})" for r in off)
-            said.append(f"{names.get(kind, kind)} is on another scale at {listed} than in training.")
+        for cohort, reference in (("held_out", "in training"), ("training", "at the other training sites")):
+            off = [row for row in rows if row["remarkable"] and row["cohort"] == cohort]
+            if off:
+                listed = ", ".join(
+                    f"{_place(r, cohort)} (shift {r['shift']:+.1f} SD, spread ×{r['spread']:.1f})" for r in off
+                )
+                said.append(f"{names.get(kind, kind)} is on another scale {listed} than {reference}.")
     return said
+
+
+def _place(row: Mapping[str, Any], cohort: str) -> str:
+    patients = "training" if cohort == "training" else "held-out"
+    return f"in {patients} patients whose site is not named" if row["site"] is None else f"at {row['site']}"

@@ -69,6 +69,7 @@ def leave_one_site_out(
     training = patients.rows(Partition.TRAINING)
     site = patients.site[training]
     pieces: list[pd.DataFrame] = []
+    thresholds: dict[str, dict[str, float]] = {}
     skipped = []
     sites = sorted(set(site.tolist()))
     for place, name in enumerate(sites):
@@ -86,9 +87,10 @@ def leave_one_site_out(
         fitted = develop(rest, folds, settings, spread=spread)
         frame = patients.frame(out)
         risks = {kind: signature.probabilities(frame) for kind, signature in fitted.signatures.items()}
+        for kind, signature in fitted.signatures.items():
+            thresholds.setdefault(kind, {})[name] = signature.head.threshold
         pieces.append(pd.DataFrame({"site": name, "outcome": patients.y[out], **risks}))
     if len(pieces) < 2:
         return {"skipped": skipped, "reason": "Fewer than two training sites can be left out."}
     table = pd.concat(pieces, ignore_index=True)
-    kinds = [column for column in table.columns if column not in ("site", "outcome")]
-    return {"skipped": skipped, "signatures": {kind: by_site(table, kind) for kind in kinds}}
+    return {"skipped": skipped, "signatures": {kind: by_site(table, kind, own) for kind, own in thresholds.items()}}

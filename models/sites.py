@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,29 +11,34 @@ import pandas as pd
 from feature_store.vocabulary import Partition
 from models.evaluation.across_sites import back_to_auc, logit_auc, pool
 from models.evaluation.auc import auc, delong_ci
-from models.evaluation.calibration import calibration_intercept, calibration_slope
+from models.evaluation.cohort_metrics import beside_auc
 from models.folds import rarer_class
 from models.performance import HELD_OUT, outcome_and
 
 
-def per_site(predictions: pd.DataFrame, kinds: Sequence[str]) -> dict[str, Any]:
+def per_site(predictions: pd.DataFrame, thresholds: Mapping[str, float]) -> dict[str, Any]:
     """``held_out`` and ``training`` (nested out-of-fold), each by signature; empty where there is one site only.
 
-    Per signature ``sites`` (n, events, AUC with interval, calibration, mean risk) and ``pooled``: the random-effects
-    mean of the AUCs with the interval in which the next site's is to be expected (``prediction_interval``), None
-    where fewer than two sites carry an AUC.
+    ``thresholds``: of each signature and reference model. Per signature ``sites`` (n, events, AUC with interval, what
+    stands beside it, mean risk) and ``pooled``: the random-effects mean of the AUCs with the interval in which the next
+    site's is to be expected (``prediction_interval``), None where fewer than two sites carry an AUC. Thresholds and
+    calibration were taken from the training patients' own predictions; only elsewhere they are put to the test.
     """
     if predictions["site"].nunique() < 2:
         return {}
+    names = predictions["site"].astype(str).unique()
     cohorts = {"held_out": HELD_OUT, "training": (Partition.TRAINING.value,)}
     return {
-        cohort: {kind: by_site(predictions[predictions["partition"].isin(parts)], kind) for kind in kinds}
+        cohort: {
+            kind: by_site(predictions[predictions["partition"].isin(parts)], kind, dict.fromkeys(names, threshold))
+            for kind, threshold in thresholds.items()
+        }
         for cohort, parts in cohorts.items()
     }
 
 
-def by_site(table: pd.DataFrame, kind: str) -> dict[str, Any]:
-    """One signature's figures at each site of these patients, and pooled."""
+def by_site(table: pd.DataFrame, kind: str, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """One signature's figures at each site of these patients, by the threshold used there, and pooled."""
     rows, estimates = [], []
     for site, members in table.dropna(subset=[kind]).groupby("site", sort=True):
         y, p = outcome_and(members, kind)
@@ -45,8 +50,7 @@ def by_site(table: pd.DataFrame, kind: str) -> dict[str, Any]:
                 "events": int(y.sum()),
                 "auc": auc(y, p) if both else None,
                 "auc_ci": list(delong_ci(y, p)) if both else None,
-                "calibration_slope": calibration_slope(y, p),
-                "calibration_intercept": calibration_intercept(y, p),
+                **beside_auc(y, p, thresholds[str(site)]),
                 "mean_risk": float(p.mean()),
             }
         )

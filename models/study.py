@@ -89,7 +89,9 @@ def run_study(
         development = develop(training, folds, settings, progress=progress, spread=spread)
         references = _references(patients, folds)
         predictions = _predictions(study, patients, development, references)
-        names = [*development.signatures, *(m.name for m in references)]
+        thresholds = {kind: signature.head.threshold for kind, signature in development.signatures.items()}
+        thresholds |= {model.name: model.threshold for model in references}
+        names = list(thresholds)
         checks = _data_checks(patients, development, predictions)
         permuted = _permuted(patients, development, settings, progress, spread)
         explained, contributions = shap_record(patients, development, settings.seed)
@@ -107,8 +109,8 @@ def run_study(
             "baseline_table": baseline_table(study.clinical, patients.partition, patients.y),
             "leakage_check": {**permuted[0], "structural": structure},
             "curves": all_curves(predictions, names),
-            "sites": per_site(predictions, names),
-            "subgroups": subgroups(patients.clinical, predictions, list(development.signatures)),
+            "sites": per_site(predictions, thresholds),
+            "subgroups": subgroups(patients.clinical, predictions, {k: thresholds[k] for k in development.signatures}),
             "ablation": ablation(patients, development, predictions, settings, spread) if settings.ablation else [],
             "data_checks": checks,
             "repeated_nested": repeated_nested(patients, development, settings, progress, spread),
@@ -216,7 +218,7 @@ def _data_checks(patients: StudyPatients, development: Development, predictions:
     checks["not_external"] = not_external(patients.partition, patients.site, ONE_SITE)
     checks["uneven_sites"] = uneven_sites(patients.y[training], patients.site[training])
     checks["columns"] = telling_columns(patients.y, training, matrices, patients.clinical)
-    checks["scales"] = {kind: scales_by_site(predictions, kind) for kind in development.signatures}
+    checks["scales"] = {kind: scales_by_site(predictions, kind, ONE_SITE) for kind in development.signatures}
     return checks
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,26 +12,24 @@ from numpy.typing import NDArray
 from feature_store.vocabulary import Partition
 from models.clinical_columns import ClinicalColumns, ClinicalVariable
 from models.evaluation.auc import auc, delong_ci
-from models.evaluation.calibration import calibration_intercept
+from models.evaluation.cohort_metrics import FEWEST, beside_auc
 from models.evaluation.proportions import wilson
 from models.folds import rarer_class
 from models.performance import HELD_OUT, outcome_and
-
-MIN_CLASS = 5
-"""Fewer patients of the rarer outcome carry no AUC worth reading; such a subgroup is counted only."""
 
 Members = NDArray[np.bool_]
 
 
 def subgroups(
-    clinical: ClinicalColumns | None, predictions: pd.DataFrame, kinds: Sequence[str]
+    clinical: ClinicalColumns | None, predictions: pd.DataFrame, thresholds: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """A row a subgroup, cohort and signature, fit for JSON.
 
     ``cohort`` is ``held_out`` (internal validation and external test together, since subgroups are small) or
     ``training`` (nested out-of-fold). Numbers are divided at their training median; a missing value belongs to no
-    subgroup. ``auc`` with interval, ``observed`` beside ``predicted`` risk, and calibration in the large; None where
-    fewer than five patients have the rarer outcome. Nothing is tested: with so many subgroups some differ by chance.
+    subgroup. ``auc`` with interval and what stands beside it (net benefit at the signature's of ``thresholds``), None
+    where fewer than five patients have the rarer outcome; ``observed`` beside ``predicted`` risk. Nothing is tested:
+    with so many subgroups some differ by chance.
     """
     if clinical is None:
         return []
@@ -40,19 +38,25 @@ def subgroups(
     rows = []
     for variable, level, members in _groups(clinical, training):
         for cohort, inside in (("held_out", np.isin(partition, HELD_OUT)), ("training", training)):
-            for kind in kinds:
+            for kind, threshold in thresholds.items():
                 table = predictions[members & inside].dropna(subset=[kind])
                 if len(table):
                     y, p = outcome_and(table, kind)
                     rows.append(
-                        {"variable": variable, "level": level, "cohort": cohort, "signature": kind, **_of(y, p)}
+                        {
+                            "variable": variable,
+                            "level": level,
+                            "cohort": cohort,
+                            "signature": kind,
+                            **_of(y, p, threshold),
+                        }
                     )
     return rows
 
 
-def _of(y: NDArray[np.int64], p: NDArray[np.float64]) -> dict[str, Any]:
+def _of(y: NDArray[np.int64], p: NDArray[np.float64], threshold: float) -> dict[str, Any]:
     events = int(y.sum())
-    enough = rarer_class(y) >= MIN_CLASS
+    enough = rarer_class(y) >= FEWEST
     return {
         "n": len(y),
         "events": events,
@@ -61,7 +65,7 @@ def _of(y: NDArray[np.int64], p: NDArray[np.float64]) -> dict[str, Any]:
         "observed": events / len(y),
         "observed_ci": list(wilson(events, len(y))),
         "predicted": float(p.mean()),
-        "calibration_intercept": calibration_intercept(y, p) if enough else None,
+        **beside_auc(y, p, threshold),
     }
 
 

@@ -21,9 +21,9 @@ class Recorder(Protocol):
 class AuditTrail:
     """Records requests that came with a known key: who, the route's pattern, which case, how it ended.
 
-    Routes say which case it was about in ``request.state.about`` (site, patient, case), or that they have kept a
-    record of their own (``request.state.recorded``). What a caller wrote into the
-    path is not recorded. Parts of an upload, and questions for its offset, are not either: its end is.
+    Routes say which case it was about in ``request.state.about`` (site, patient, case), which run in
+    ``request.state.run_id``, or that they have kept a record of their own (``request.state.recorded``). What a caller
+    wrote into the path is not recorded. Parts of an upload, and questions for its offset, are not either: its end is.
     """
 
     def __init__(self, app: ASGIApp, log: Recorder) -> None:
@@ -53,11 +53,12 @@ def _act(scope: Scope, state: dict[str, Any], status: int) -> Act | None:
     if method in ("HEAD", "PATCH") and status < 400 and about is None:
         return None
     site, patient_id, case_id = about or (state["caller"].site, None, None)
+    run = {"run_id": state["run_id"]} if "run_id" in state else {}
     return Act(
         "read" if method in READ else "push",
         site=site,
         patient_id=patient_id,
         case_id=case_id,
         outcome=state.get("outcome", OK if status < 400 else str(status)),
-        details={"route": f"{method} {path}", "status": status},
+        details={"route": f"{method} {path}", "status": status, **run},
     )

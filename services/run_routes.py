@@ -3,7 +3,7 @@
 # FastAPI reads annotations that name local dependencies, so they are not postponed here.
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 
 from services import http_errors
 from services.access import SCIENTIST, Credential, KeyBook, allow
@@ -21,13 +21,17 @@ def run_router(handler: RunHandler, book: KeyBook) -> APIRouter:
         return handler.runs()
 
     @router.get("/{run_id}")
-    def run(run_id: str, caller: Annotated[Credential, Depends(scientist)]) -> RunStatus:
+    def run(run_id: str, request: Request, caller: Annotated[Credential, Depends(scientist)]) -> RunStatus:
         """State of a run and how far it is; its metrics and artefacts when it has finished."""
-        return handler.status(run_id)
+        found = handler.status(run_id)
+        request.state.run_id = found.run_id
+        return found
 
     @router.post("/{run_id}/cancel", status_code=202)
-    def cancel(run_id: str, caller: Annotated[Credential, Depends(scientist)]) -> RunStatus:
+    def cancel(run_id: str, request: Request, caller: Annotated[Credential, Depends(scientist)]) -> RunStatus:
         """Ask a run to stop; it does at its next step and is then `cancelled`."""
-        return handler.cancel(run_id)
+        found = handler.cancel(run_id)
+        request.state.run_id = found.run_id
+        return found
 
     return router

@@ -10,9 +10,13 @@ from numpy.typing import ArrayLike
 
 from models.evaluation.auc import auc, delong_ci
 from models.evaluation.calibration import brier, calibration_intercept, calibration_slope
-from models.evaluation.inputs import outcomes, probabilities
+from models.evaluation.inputs import BoolArray, FloatArray, outcomes, probabilities
 from models.evaluation.net_benefit import net_benefit, treat_all
 from models.evaluation.proportions import bootstrap_f1, f1_score, wilson
+
+FEWEST = 5
+"""Fewer patients of the rarer outcome carry no calibration and no net benefit worth reading."""
+BESIDE = ("brier", "calibration_slope", "calibration_intercept", "net_benefit", "net_benefit_treat_all")
 
 
 def cohort_metrics(y: ArrayLike, p: ArrayLike, threshold: float, seed: int = 0) -> dict[str, Any]:
@@ -45,11 +49,21 @@ def cohort_metrics(y: ArrayLike, p: ArrayLike, threshold: float, seed: int = 0) 
         "specificity_ci": specificity_ci,
         "f1": f1,
         "f1_ci": _listed(bootstrap_f1(events, high, seed)) if f1 is not None else None,
-        "brier": brier(events, risk) if n else None,
-        "calibration_slope": _finite(calibration_slope(events, risk)),
-        "calibration_intercept": _finite(calibration_intercept(events, risk)),
-        "net_benefit": net_benefit(events, risk, threshold) if n and 0 < threshold < 1 else None,
+        **_calibration_and_worth(events, risk, threshold),
     }
+
+
+def beside_auc(y: ArrayLike, p: ArrayLike, threshold: float) -> dict[str, Any]:
+    """What stands beside an AUC of a part of a cohort (a site, a subgroup): ``BESIDE``, net benefit at ``threshold``.
+
+    None, with the ``reason``, where fewer than five patients have the rarer outcome.
+    """
+    events = outcomes(y)
+    risk = probabilities(p, events)
+    if min(int(events.sum()), int((~events).sum())) < FEWEST:
+        return {**dict.fromkeys(BESIDE), "reason": f"fewer than {FEWEST} patients of one outcome"}
+    everybody = treat_all(events, threshold) if 0 < threshold < 1 else None
+    return {**_calibration_and_worth(events, risk, threshold), "net_benefit_treat_all": everybody}
 
 
 def at_threshold(y: ArrayLike, p: ArrayLike, threshold: float) -> dict[str, Any]:
@@ -67,6 +81,16 @@ def at_threshold(y: ArrayLike, p: ArrayLike, threshold: float) -> dict[str, Any]
         "specificity_ci": specificity_ci,
         "net_benefit": net_benefit(events, risk, threshold) if events.size else None,
         "net_benefit_treat_all": treat_all(events, threshold) if events.size else None,
+    }
+
+
+def _calibration_and_worth(events: BoolArray, risk: FloatArray, threshold: float) -> dict[str, float | None]:
+    n = events.size
+    return {
+        "brier": brier(events, risk) if n else None,
+        "calibration_slope": _finite(calibration_slope(events, risk)),
+        "calibration_intercept": _finite(calibration_intercept(events, risk)),
+        "net_benefit": net_benefit(events, risk, threshold) if n and 0 < threshold < 1 else None,
     }
 
 

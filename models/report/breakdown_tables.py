@@ -17,6 +17,9 @@ AXES = {
 }
 
 
+BESIDE = ("Brier", "Slope", "Intercept", "Net benefit (all treated)")
+
+
 def ablation(rows: Sequence[Mapping[str, Any]], cohort: str) -> Table:
     """On one held-out cohort, a heading a signature and axis, under it a row a part: it alone, and all without it."""
     found: dict[tuple[str, str], dict[str, dict[str, Mapping[str, Any]]]] = {}
@@ -45,32 +48,44 @@ def sites(by_kind: Mapping[str, Any]) -> Table:
     """
     lines = []
     for kind in ordered(by_kind):
-        lines.append([model_name(kind), *[""] * 5])
+        lines.append([model_name(kind), *[""] * 7])
         for row in by_kind[kind].get("sites", ()):
             size = f"{row['n']} / {row['events']}"
-            scores = [number(row.get(name), 2) for name in ("calibration_slope", "calibration_intercept")]
             area = with_ci(row.get("auc"), row.get("auc_ci"))
-            lines.append([f"{INDENT}{row['site']}", size, area, *scores, number(row.get("mean_risk"))])
+            lines.append([f"{INDENT}{row['site']}", size, area, *_beside(row), number(row.get("mean_risk"), 2)])
         pooled = by_kind[kind].get("pooled")
         if pooled:
             area = with_ci(pooled.get("auc"), pooled.get("auc_ci"))
-            lines.append([f"{INDENT}all sites, random effects", "", area, "", "", ""])
+            lines.append([f"{INDENT}all sites, random effects", "", area, *[""] * 5])
             expected = pooled.get("prediction_interval")
             between = DASH if expected is None else f"{number(expected[0])} to {number(expected[1])}"
-            lines.append([f"{INDENT}a site not seen yet, 95 % prediction", "", between, "", "", ""])
-    return Table(["Site", "n / events", "AUC (95 % CI)", "Slope", "Intercept", "Mean risk"], lines)
+            lines.append([f"{INDENT}a site not seen yet, 95 % prediction", "", between, *[""] * 5])
+    return Table(["Site", "n / events", "AUC (95 % CI)", *BESIDE, "Mean risk"], lines)
 
 
 def subgroups(rows: Sequence[Mapping[str, Any]], kind: str) -> Table:
-    """Held-out patients of one signature, a row a subgroup. Nothing is tested here."""
-    lines = []
+    """Held-out patients of one signature, a heading a variable, under it a row a subgroup. Nothing is tested here."""
+    lines: list[list[str]] = []
+    variable = None
     for row in rows:
         if row["signature"] == kind and row["cohort"] == "held_out":
-            name = f"{words(row['variable'])}: {words(row['level'])}"
+            if row["variable"] != variable:
+                variable = row["variable"]
+                lines.append([words(variable), *[""] * 8])
             risks = [with_ci(row["observed"], row["observed_ci"], 2), number(row["predicted"], 2)]
             size = f"{row['n']} / {row['events']}"
-            lines.append([name, size, with_ci(row.get("auc"), row.get("auc_ci")), *risks])
-    return Table(["Patients", "n / events", "AUC (95 % CI)", "Observed risk", "Predicted risk"], lines)
+            area = with_ci(row.get("auc"), row.get("auc_ci"))
+            lines.append([f"{INDENT}{words(row['level'])}", size, area, *_beside(row), *risks])
+    return Table(["Patients", "n / events", "AUC (95 % CI)", *BESIDE, "Observed risk", "Predicted"], lines)
+
+
+def _beside(row: Mapping[str, Any]) -> list[str]:
+    """Brier score, calibration slope and intercept, net benefit with that of treating everybody in brackets."""
+    worth = number(row.get("net_benefit"))
+    if row.get("net_benefit") is not None:
+        worth += f" ({number(row.get('net_benefit_treat_all'))})"
+    shape = [number(row.get(name), 2) for name in ("calibration_slope", "calibration_intercept")]
+    return [number(row.get("brier")), *shape, worth]
 
 
 def judged_cohorts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Table]:

@@ -10,6 +10,9 @@ from models.ablation import ablation, axes_of
 from models.classifiers import configurations
 from models.clinical_columns import ClinicalColumns
 from models.evaluation.auc import auc
+from models.evaluation.calibration import calibration_slope
+from models.evaluation.cohort_metrics import cohort_metrics
+from models.evaluation.net_benefit import net_benefit, treat_all
 from models.folds import stratified_folds
 from models.protocol import develop
 from models.sites import by_site, per_site
@@ -67,14 +70,20 @@ def test_sites_one_by_one_and_together():
     table = pd.DataFrame({"site": np.repeat(["a", "b", "c", "d"], 50), "outcome": y, "partition": "external_test"})
     table["rad"] = 1 / (1 + np.exp(-rng.normal(size=200) - y))
     table.loc[table["site"] == "d", "outcome"] = 1
-    found = by_site(table, "rad")
+    found = by_site(table, "rad", dict.fromkeys("abcd", 0.5))
     assert [row["site"] for row in found["sites"]] == ["a", "b", "c", "d"]
     assert found["sites"][0]["auc"] == auc(y[:50], table["rad"][:50])
-    assert (found["sites"][3]["auc"], found["sites"][3]["events"]) == (None, 50)
+    whole = cohort_metrics(y[:50], table["rad"][:50], 0.5)
+    first, last = found["sites"][0], found["sites"][3]
+    for name in ("brier", "calibration_slope", "calibration_intercept", "net_benefit"):
+        assert first[name] == whole[name] is not None
+    assert first["net_benefit_treat_all"] == treat_all(y[:50], 0.5)
+    assert (last["auc"], last["events"], last["net_benefit"], last["brier"]) == (None, 50, None, None)
+    assert last["reason"] == "fewer than 5 patients of one outcome"
     assert found["pooled"]["n_sites"] == 3
     low, high = found["pooled"]["prediction_interval"]
     assert low < found["pooled"]["auc"] < high
-    assert per_site(table.assign(site="a"), ["rad"]) == {}
+    assert per_site(table.assign(site="a"), {"rad": 0.5}) == {}
 
 
 def test_subgroups_are_divided_at_the_training_median_and_small_ones_counted():
@@ -86,12 +95,15 @@ def test_subgroups_are_divided_at_the_training_median_and_small_ones_counted():
     y = np.arange(n) % 2
     predictions = pd.DataFrame({"partition": partition, "outcome": y, "rad": rng.random(n)})
     columns = ClinicalColumns.from_frame(clinical, np.arange(60))
-    rows = {(r["variable"], r["level"], r["cohort"]): r for r in subgroups(columns, predictions, ["rad"])}
+    rows = {(r["variable"], r["level"], r["cohort"]): r for r in subgroups(columns, predictions, {"rad": 0.4})}
     older = rows["age", "> 29.5", "held_out"]
     assert (older["n"], older["events"]) == (59, 29)  # one without an age
     assert older["auc"] == pytest.approx(auc(y[60:119], predictions["rad"][60:119]))
+    assert older["net_benefit"] == net_benefit(y[60:119], predictions["rad"][60:119], 0.4)
+    assert older["calibration_slope"] == calibration_slope(y[60:119], predictions["rad"][60:119])
     assert ("age", "≤ 29.5", "held_out") not in rows
     assert rows["sex", "f", "training"]["n"] + rows["sex", "m", "training"]["n"] == 60
-    few = subgroups(columns, predictions.assign(outcome=(np.arange(n) == 61).astype(int)), ["rad"])
+    few = subgroups(columns, predictions.assign(outcome=(np.arange(n) == 61).astype(int)), {"rad": 0.4})
     assert all(row["auc"] is None and 0 <= row["observed"] <= 1 for row in few)
-    assert subgroups(None, predictions, ["rad"]) == []
+    assert all(row["brier"] is None and "fewer than 5" in row["reason"] for row in few)
+    assert subgroups(None, predictions, {"rad": 0.4}) == []

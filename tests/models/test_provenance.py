@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from feature_store.errors import LeakageFound
@@ -90,7 +91,7 @@ def test_remarkable_data_are_named(given):
     off = predictions["partition"] == "external_test"
     predictions.loc[off, "rad"] = 1 / (1 + np.exp(-3 - rng.normal(size=off.sum())))
     predictions.loc[off, "site"] = "far"
-    scales = {"rad": scales_by_site(predictions, "rad")}
+    scales = {"rad": scales_by_site(predictions, "rad", "unknown")}
     assert [row["site"] for row in scales["rad"] if row["remarkable"]] == ["far"]
     batch = {"n_columns": 1, "of": 4, "selected": [{"name": "batch", "share": 0.9}]}
     said = " ".join(
@@ -101,3 +102,30 @@ def test_remarkable_data_are_named(given):
     )
     for part in ("very features", "heavy-tailed; the worst is heavy", "batch (90 %)", "another scale at far"):
         assert part in said
+
+
+def said_of_scales(predictions):
+    scales = {"rad": scales_by_site(predictions, "rad", "unknown")}
+    return sentences({"copies": 0, "heavy_tailed": {}, "batch_like": {}, "scales": scales}, {"rad": "Rad-sign"})
+
+
+def test_training_sites_are_compared_with_each_other_and_a_site_without_a_name_is_called_so():
+    rng = np.random.default_rng(0)
+    site = np.repeat(["a", "b", "c", "few"], [40, 40, 40, 6])
+    y = np.arange(126) % 2
+    log_odds = rng.normal(size=126) + y
+    table = pd.DataFrame({"site": site, "partition": "training", "outcome": y})
+    alike = table.assign(rad=1 / (1 + np.exp(-log_odds)))
+    assert said_of_scales(alike) == []
+    # one site's scores lie higher; another's share of events alone is no other scale
+    off = table.assign(rad=1 / (1 + np.exp(-(log_odds + 2.5 * (site == "c")))))
+    off = off[~((off["site"] == "a") & (off["outcome"] == 1) & (np.arange(126) % 3 > 0))]
+    (said,) = said_of_scales(off)
+    assert "Rad-sign is on another scale at c (shift +" in said
+    assert said.endswith("than at the other training sites.")
+    assert " at few" not in said
+    held_out = off.assign(partition="external_test", site="unknown", rad=0.999 * off["rad"] ** 0.01)
+    both = said_of_scales(pd.concat([alike, held_out], ignore_index=True))
+    assert "in held-out patients whose site is not named (shift +" in both[0]
+    assert both[0].endswith("than in training.")
+    assert "unknown" not in " ".join(both)

@@ -36,6 +36,7 @@ def test_both_stand_beside_the_same_signature(tables, more):
     left_out = more.metrics["leave_one_site_out"]
     rows = left_out["signatures"]["rad"]["sites"]
     assert [(row["site"], row["n"]) for row in rows] == [("a", 24), ("b", 24), ("c", 24)]
+    assert all(row["net_benefit"] is not None and row["brier"] > 0 for row in rows)
     pooled = left_out["signatures"]["rad"]["pooled"]
     assert pooled["prediction_interval"][0] <= pooled["auc_ci"][0] < pooled["auc"]
     assert left_out["skipped"] == []
