@@ -24,7 +24,6 @@ FROM_STORE = {
     "rule": "Outcome rule",
     "feature_sets": "Feature sets",
     "encoders": "Encoders",
-    "looks": "Looks at the held-out patients",
 }
 """What the tables of a store say of themselves, in words; tables from files say nothing."""
 

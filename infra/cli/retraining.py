@@ -144,6 +144,8 @@ def _request(
 
 
 def _say(session: Session, answer: RetrainAnswer) -> None:
+    from services.training.looks import Looks
+
     if session.as_json:
         session.json(answer)
         return
@@ -151,8 +153,7 @@ def _say(session: Session, answer: RetrainAnswer) -> None:
     rows = [{"signature": kind, **gate} for kind, found in answer.gates.items() for gate in found]
     if rows:
         session.table(titled("Gates", answer.phantom), ("signature", "name", "verdict", "bound", "reason"), rows)
-        parts = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in answer.looks_by_partition.items())
-        print(f"Runs that have shown figures of the cohort's held-out patients by now: {answer.looks} ({parts}).")
+        print(Looks(answer.looks or 0, answer.looks_by_partition))
     if answer.run_id is not None:
         print(f"Run: {answer.run_id}")
     if answer.decision == "candidate":

@@ -121,6 +121,7 @@ def train(
         return
     metrics = status.metrics or {}
     session.table(titled("Signatures", metrics.get("phantom", False)), SUMMARY_COLUMNS, summary(metrics))
+    print(handler.looks(run_id))
     print(f"Run: {status.run_id}")
     print(f"Next: asdeg report {status.run_id} --out ./report; asdeg release {status.run_id}")
 
@@ -155,17 +156,22 @@ def report(
     pdf: Pdf = False,
 ) -> None:
     """Write a run's report: report.html, metrics.json, predictions.parquet and the figures."""
-    files = session.house().training.write_report_files(run_id, out)
+    handler = session.house().training
+    files, looks = handler.write_report_files(run_id, out), handler.looks(run_id)
     if pdf:
         from models.report.pdf import write_pdf
 
         files.append(write_pdf(out / "report.html"))
-    session.result({"run_id": run_id, "files": [str(path) for path in files]}, f"Report: {out / 'report.html'}")
+    found = {"run_id": run_id, "files": [str(path) for path in files], "looks": looks.n}
+    found["looks_by_partition"] = looks.by_partition
+    session.result(found, f"Report: {out / 'report.html'}", str(looks))
 
 
 def release(session: Session, run_id: RunId, reason: Reason = None, by: Name = "command line") -> None:
     """Make a run's signatures the ones that answer."""
-    _entries(session, session.house().releases.release(run_id, by=by, reason=reason))
+    house = session.house()
+    _entries(session, house.releases.release(run_id, by=by, reason=reason))
+    session.note(str(house.training.looks(run_id)))
 
 
 def rollback(

@@ -31,11 +31,6 @@ def limits_of(result: ReportableStudy) -> list[str]:
         found.append("The outcomes were given as 0 and 1: how and when they were assessed is unknown.")
     if not (predictions["partition"] == Partition.EXTERNAL_TEST.value).any():
         found.append("There are no external patients: nothing is known of other hospitals.")
-    if looks := facts.get("Looks at the held-out patients"):
-        found.append(
-            f"Runs that have shown figures of this cohort's held-out patients, this one included: {looks}. What is "
-            "chosen by such figures looks a little better on these patients than it is."
-        )
     if predictions["site"].nunique() < 2:
         found.append("All patients are of one site, or their sites are not named: nothing is known between sites.")
     if "rad" in metrics.get("signatures", {}) and not metrics.get("robustness"):

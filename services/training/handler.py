@@ -19,7 +19,7 @@ from models.study_result import StudyResult
 from pipelines.radiomics.feature_docs import meaning
 from services.runs import Progress, Run, RunHandler, RunStatus, read_run
 from services.study_inputs import StudyInputs
-from services.training.looks import looks_at
+from services.training.looks import Looks, looks_at
 from services.training.messages import TrainRequest
 
 ARTEFACTS = "artefacts"
@@ -90,6 +90,10 @@ class TrainingHandler(RunHandler):
             written.append(path)
         return written
 
+    def looks(self, run_id: str) -> Looks:
+        """How often the held-out patients of a run's cohort have been looked at by now. Raises NotFound."""
+        return looks_at(self._store.snapshot(), self.status(run_id).cohort)
+
     def inputs(self, request: TrainRequest) -> StudyInputs:
         """Freeze the cohort, or take a selection run's.
 
@@ -112,10 +116,7 @@ class TrainingHandler(RunHandler):
 
     def _carry_out(self, run: Run, progress: Progress) -> RunStatus:
         inputs = StudyInputs.from_settings(run.status.settings)
-        tables = inputs.tables(self._store)
-        looks = looks_at(self._store.snapshot(), inputs.cohort).and_at(tables.patients["partition"])
-        tables = replace(tables, sources={**tables.sources, "looks": str(looks) if looks.n else ""})
-        result = run_study(tables, inputs.study, progress, self._spread)
+        result = run_study(inputs.tables(self._store), inputs.study, progress, self._spread)
         blobs = self._store.blobs
         kept = {kind: artefacts.save(cast(Artefact, sign), blobs) for kind, sign in result.signatures.items()}
         with tempfile.TemporaryDirectory(prefix="asdeg-report-") as folder:

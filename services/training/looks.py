@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from feature_store.snapshot import Snapshot
@@ -18,15 +17,10 @@ class Looks:
     n: int
     by_partition: dict[str, int]
 
-    def and_at(self, partitions: Iterable[str]) -> Looks:
-        """These, and one more at the held-out ones among ``partitions``."""
-        seen = set(partitions) & set(HELD_OUT)
-        counts = Counter(self.by_partition) + Counter(seen)
-        return Looks(self.n + bool(seen), {name: counts[name] for name in HELD_OUT if counts[name]})
-
     def __str__(self) -> str:
         parts = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in self.by_partition.items())
-        return f"{self.n} ({parts})" if parts else str(self.n)
+        many = f"{self.n} ({parts})" if parts else str(self.n)
+        return f"Runs that have shown figures of this cohort's held-out patients by now: {many}."
 
 
 def looks_at(snapshot: Snapshot, cohort: str) -> Looks:
@@ -37,11 +31,12 @@ def looks_at(snapshot: Snapshot, cohort: str) -> Looks:
     ``locked_looks``.
     """
     wanted = {"cohort": cohort, "kind": "training", "state": "finished"}
-    found = Looks(0, {})
+    looks, counts = 0, Counter[str]()
     for row in snapshot.table("training_runs", ["metrics"], where=wanted).to_pylist():
         metrics = json.loads(row["metrics"] or "{}")
-        signatures, references = metrics.get("signatures") or {}, metrics.get("baselines") or {}
-        found = found.and_at(
-            {name for made in signatures.values() for name in made["cohorts"]}.union(*references.values())
-        )
-    return found
+        of_signatures = (made["cohorts"] for made in metrics.get("signatures", {}).values())
+        shown = set[str]().union(*of_signatures, *metrics.get("baselines", {}).values())
+        seen = shown.intersection(HELD_OUT)
+        looks += bool(seen)
+        counts.update(seen)
+    return Looks(looks, {name: counts[name] for name in HELD_OUT if counts[name]})
