@@ -133,12 +133,13 @@ def outcomes(
 
 def clinical(
     session: Session,
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet: patient_id and the variables of case.yaml.")],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: patient_id and any variables of case.yaml.")],
     site: Site,
 ) -> None:
-    """Replace the clinical variables of cases that are in the store, a row each; a repeated push keeps them.
+    """Mend clinical variables of cases that are in the store, a row each; a repeated push of the case keeps them.
 
-    Several fused levels stand in one field, with blanks or semicolons between them.
+    A variable that is no column stays what it is; an empty field says that it is not known. Several fused levels stand
+    in one field, with blanks or semicolons between them.
     """
     from services.ingest.clinical import read_clinical
 

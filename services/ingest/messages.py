@@ -230,7 +230,7 @@ class Version(BaseModel):
 
     push: int
     at: datetime
-    by: str = Field(description="kind of push: case, outcome, clinical, reads, …")
+    by: str = Field(description="kind of push: case, outcome, clinical (columns, again), reads, …")
     withdrawn: bool
     values: dict[str, Any]
 

@@ -27,9 +27,10 @@ Pseudonym = Callable[[str, str], str]
 
 @dataclass
 class UsableRows:
-    """Rows that keep the rules, each with its site and patient, and a finding for every other."""
+    """Rows that keep the rules, each with its site and patient and where it stands, and a finding for every other."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -106,6 +107,7 @@ def usable_rows(
                 )
             seen.add(key)
             found.rows.append(usable)
+            found.places.append(f"row {number}")
         except (InputError, UsageError) as refused:  # UsageError: what stands there is no patient id
             found.findings.append(
                 Finding(code=refused.code, file=refused.file, message=refused.message, action=refused.action)

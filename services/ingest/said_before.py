@@ -20,7 +20,11 @@ from pipelines.cases.manifest_schema import Clinical
 
 CASE_PUSH = "case"
 """The kind of a push that brings a whole case."""
+SAID, MENDED, SAID_AGAIN = "clinical", "clinical columns", "clinical again"
+"""Kinds of pushes of clinical variables: all that the site says of a case; some, beside what stood; the same again,
+after a push of the case that had been accepted before them."""
 VARIABLES = tuple(Clinical.model_fields)
+_TOGETHER = {"surgical_segments", "fused_levels"}
 
 
 def anchored(reading: CaseReading, snapshot: Snapshot) -> CaseReading:
@@ -69,13 +73,22 @@ def said_since(snapshot: Snapshot, row: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def said_meanwhile(snapshot: Snapshot, case: Mapping[str, Any], accepted: datetime) -> dict[str, Any] | None:
-    """The clinical variables that the site sent by themselves after a push of the case had been ``accepted``, where
-    that push, carried out later, has replaced them; else None."""
+    """The clinical variables as they have to stand, where the site sent some by themselves after a push of the case
+    had been ``accepted``, and that push, carried out later, says something else; else None."""
     revisions = _revisions(snapshot, case)
     if not revisions or revisions[-1][0] != CASE_PUSH:
         return None
-    said = [one for kind, one in revisions if kind != CASE_PUSH]
-    return said[-1] if said and not said[-1]["withdrawn"] and said[-1]["committed_at"] > accepted else None
+    pushed = stands = {name: revisions[-1][1][name] for name in VARIABLES}
+    before: Mapping[str, Any] = {}
+    for kind, one in revisions[:-1]:
+        if one["withdrawn"]:
+            stands = pushed
+        elif kind in (SAID, MENDED) and one["committed_at"] > accepted:
+            said = {name for name in VARIABLES if kind == SAID or one[name] != before.get(name)}
+            said |= _TOGETHER if said & _TOGETHER else set()
+            stands = {name: one[name] if name in said else stands[name] for name in VARIABLES}
+        before = one
+    return stands if stands != pushed else None
 
 
 def _revisions(snapshot: Snapshot, case: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import infra.cli
 from feature_store.audit import AuditLog
@@ -74,7 +75,9 @@ def test_cases_over_http_then_their_tables(run: Any, door: Door, phantoms: Phant
     ]
     snapshot = FeatureStore.open(door.house.store.uri).snapshot()
     row = snapshot.table("clinical", where={"patient_id": first}).to_pylist()[0]
-    assert (row["age"], row["osteoporosis"], row["fused_levels"], row["bmi"]) == (61.5, True, ["L3-L4", "L4-L5"], None)
+    assert (row["age"], row["osteoporosis"], row["fused_levels"]) == (61.5, True, ["L3-L4", "L4-L5"])
+    case_yaml = yaml.safe_load((phantoms.cases[0].folder / "case.yaml").read_text())
+    assert row["bmi"] == case_yaml["clinical"]["bmi"] is not None  # no column, so it stays
     assert len(snapshot.table("surgeon_reads")) == 3
 
 

@@ -14,6 +14,7 @@ import yaml
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
 from feature_store.vocabulary import adjacent_segments
+from pipelines.cases.manifest import case_id as named_case
 from pipelines.phantom import PhantomCase, PhantomCohort
 from services.ingest.clinical import ClinicalVariables
 from services.ingest.follow_up import FollowUp
@@ -71,7 +72,7 @@ def test_what_is_said_while_a_case_waits_is_not_undone_by_carrying_it_out(door: 
     early = put(door, case_id, "index-date", {"days_after_newest_image": 3})
     assert (early.status_code, early.json()["error"]) == (409, "NotReady")
     assert door.house.intake.carry_out(case_id)
-    assert bmis(door, case_id) == ([33.3], ["clinical", "case", "clinical"])
+    assert bmis(door, case_id) == ([33.3], ["clinical", "case", "clinical again"])
     # the same case by another door (another archive, nothing new in it) leaves it alone
     assert door.house.ingest.ingest_folder(case.folder, case.site).unchanged
     # a corrected case that was accepted before the word, and carried out after it
@@ -87,6 +88,30 @@ def test_what_is_said_while_a_case_waits_is_not_undone_by_carrying_it_out(door: 
     assert bmis(door, case_id)[0] == [22.5]
 
 
+def test_a_column_that_is_mended_while_a_corrected_case_waits_changes_nothing_else(
+    door: Door, case: PhantomCase
+) -> None:
+    manifest = changed(case.folder, {"age": 60.0, "bmi": 21.0, "diagnosis": "a word of its own"})
+    case_id = accepted(door, case)
+    door.house.intake.carry_out(case_id)
+    changed(case.folder, {"age": 61.0})
+    accepted(door, case)
+    table = [{"patient_id": manifest["patient_id"], "bmi": "33.3"}]
+    assert door.house.ingest.clinical.put_table(table, case.site).rows == 1
+    changed(case.folder, {"bmi": 22.5})
+    accepted(door, case)  # the newest word of all
+    door.house.intake.carry_out(case_id)
+    told = door.call("site_a", "GET", f"/v1/cases/{case_id}/clinical").json()
+    assert [(version["by"], version["values"]["age"], version["values"]["bmi"]) for version in told["history"]] == [
+        ("case", 60.0, 21.0),
+        ("clinical columns", 60.0, 33.3),
+        ("case", 61.0, 21.0),
+        ("clinical again", 61.0, 33.3),
+        ("case", 61.0, 22.5),
+    ]
+    assert len({version["values"]["diagnosis"] for version in told["history"]}) == 1
+
+
 def test_a_kill_between_the_case_and_what_was_said_loses_neither(
     door: Door, case: PhantomCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +122,7 @@ def test_a_kill_between_the_case_and_what_was_said_loses_neither(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(door.house.ingest.clinical), "put", killed)
+        patched.setattr(type(door.house.ingest.clinical), "stand", killed)
         with pytest.raises(KeyboardInterrupt):
             door.house.intake.carry_out(case_id)
     assert bmis(door, case_id)[1] == ["clinical", "case"]
@@ -145,6 +170,44 @@ def test_a_measurement_twice_in_a_table_counts_once_and_its_label_is_of_that_one
     snapshot = door.house.store.snapshot()
     assert snapshot.table("follow_up", where=where)["pfirrmann"].to_pylist() == [5]
     assert snapshot.table("labels", where=where)["outcome"].to_pylist() == [1]
+
+
+def test_a_table_changes_its_own_columns_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FeatureStore.open(tmp_path / "store", create=True)
+    follow_up = FollowUp(store, lambda site, patient: patient)
+    clinical = ClinicalVariables(store, follow_up, lambda site, patient: patient)
+    said = {"age": 60.0, "bmi": 25.0, "sex": "male", "surgical_segments": 1, "fused_levels": ["L4-L5"]}
+    for name in ("p1", "p2", "p3"):
+        rows = case_rows(name, **said).items()
+        tables = {table: [{**row, "case_id": named_case("a", name)} for row in those] for table, those in rows}
+        store.push(tables, kind="case", source="a")
+    measured = {"days_from_index": "400", "rater": "A", "level": "L3-L4", "pfirrmann": "5"}
+    follow_up.add_table([{"patient_id": "p1", **measured}], "a")
+
+    def stands(patient: str) -> dict[str, Any]:
+        (row,) = store.snapshot().table("clinical", list(said), {"patient_id": patient}).to_pylist()
+        return row
+
+    asked = FollowUp.labels_again
+
+    def another_is_quicker(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        clinical.put_table([{"patient_id": "p1", "age": "61"}], "a")
+        return asked(*arguments)
+
+    monkeypatch.setattr(FollowUp, "labels_again", another_is_quicker)
+    table = [
+        {"patient_id": "p1", "bmi": "33.3", "sex": ""},
+        {"patient_id": "p2", "fused_levels": "L4-L5 L3-L4"},
+        {"patient_id": "p3", "fused_levels": "L4-L5 L3-L4", "surgical_segments": "2"},
+    ]
+    receipt = clinical.put_table(table, "a")
+    assert (receipt.rows, [finding.file for finding in receipt.findings]) == (2, ["row 2"])
+    assert stands("p1") == {**said, "age": 61.0, "bmi": 33.3, "sex": None}
+    assert stands("p2") == said
+    assert stands("p3") == {**said, "surgical_segments": 2, "fused_levels": ["L4-L5", "L3-L4"]}
+    assert store.snapshot().table("labels")["outcome"].to_pylist() == [1]  # of the levels that still stand
+    assert clinical.put_table(table[:1], "a").unchanged
 
 
 def test_a_table_of_many_patients_reads_their_follow_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -107,11 +107,12 @@ def read_staged(case: StagedCase, site: DicomSite, said: Said, view: Path) -> St
         wanted = ", ".join(site.sequences)
         message = f"nothing that was sent fits {wanted}."
         errors.append(DicomSeriesError(message, action="Send the series of the case.", file=FOLDER))
-    manifest = CaseManifest(
-        patient_id=case.patient_id, site=case.site, index_date=said.index_date, clinical=said.clinical, series=entries
-    )
+    manifest = CaseManifest(patient_id=case.patient_id, site=case.site, index_date=said.index_date, series=entries)
     days = {sequence: day for sequence, chosen in taken.items() if (day := chosen.header.study_date)}
-    return StagedReading(read_case(view, manifest, errors, notes), used, days)
+    reading = read_case(view, manifest, errors, notes)
+    assert reading.manifest is not None
+    known = reading.manifest.model_copy(update={"clinical": said.clinical})  # its words are plain or codes already
+    return StagedReading(replace(reading, manifest=known), used, days)
 
 
 def _taken(

@@ -179,6 +179,18 @@ def test_the_surgery_day_and_clinical_variables_stay_when_more_comes(doors: Door
     assert b"20240112" not in b"".join(path.read_bytes() for path in doors.folder.rglob("*.json"))
 
 
+def test_a_coded_word_of_the_case_is_not_coded_again_when_a_study_comes(doors: Doors) -> None:
+    doors.take(*ct_study())
+    (receipt,) = doors.assembled()
+    case = doors.handler.find(receipt.case_id)
+    key = {"site": SITE, "patient_id": case.patient_id, "case_id": case.case_id}
+    row = {**key, **Clinical(diagnosis="other-ivwd").model_dump()}
+    doors.store.push({"clinical": [row]}, kind="case", source=SITE)  # as a push over /v1/cases leaves it
+    doors.take(*t2_study())
+    doors.assembled()
+    assert doors.store.snapshot().table("clinical")["diagnosis"].to_pylist() == ["other-ivwd"]
+
+
 def test_what_is_said_before_the_study_is_a_case_stays(tmp_path: Path) -> None:
     doors = Doors(tmp_path, quiet=3600)
     doors.take(*ct_study())  # of 2024-01-02
