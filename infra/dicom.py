@@ -86,6 +86,7 @@ class DicomDoors:
 
     def app(self) -> FastAPI:
         """STOW-RS."""
+        from services.access import AtOnce
         from services.ingest.dicom.stow import build_app
 
         return build_app(
@@ -96,6 +97,8 @@ class DicomDoors:
             self.control,
             AuditLog(self.control),
             self.settings.dicom_instance_limit_mb << 20,
+            AtOnce(self.settings.dicom_requests_at_once),
+            self.settings.body_limit_mb << 20,
         )
 
 

@@ -50,7 +50,7 @@ class Place:
 
 PLACES = {
     "ingest": Place("/v1/cases", ongoing=8, queued=64),
-    "dicom": Place("/dicom-web", ongoing=8, queued=64),
+    "dicom": Place("/dicom-web", ongoing=16, queued=64),  # more than one site's ASDEG_DICOM_REQUESTS_AT_ONCE
     "selection": Place("/v1/selection-runs", ongoing=8, queued=32),
     "training": Place("/v1/training-runs", ongoing=8, queued=32),
     "scoring": Place("/", ongoing=32, queued=256),

@@ -62,6 +62,7 @@ class Settings(BaseModel):
     dicom_keep_hours: float = Field(336.0, ge=0, description="hours instances are kept for what comes late")
     dicom_instance_limit_mb: int = Field(512, ge=1, description="largest DICOM instance, in MB")
     dicom_associations: int = Field(10, ge=1, description="most associations at once")
+    dicom_requests_at_once: int = Field(8, ge=1, description="DICOMweb requests of one site a replica is at")
     dicom_timeout_seconds: float = Field(60.0, gt=0, description="seconds of silence that end an association")
     dicom_tls_certificate: str = Field("", description="certificate of the C-STORE door; empty: no TLS")
     dicom_tls_key: str = Field("", description="its key, where it is not in the same file")

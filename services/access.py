@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
@@ -71,6 +73,32 @@ class MeteredBook:
             left = min(float(self._per_minute), left + (now - at) * self._per_minute / 60)
             self._left[name] = (left - 1 if left >= 1 else left, now)
         return left >= 1
+
+
+class AtOnce:
+    """So many requests of one site at a time, for one process: whoever sends much leaves places for the others.
+
+    A PACS sends an instance a request, thousands one after the other, so its requests are not counted by the minute.
+    Not for several threads: places are taken and given back on the event loop.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way: Counter[str] = Counter()
+
+    @contextmanager
+    def place(self, site: str) -> Iterator[None]:
+        """Raises TooMuchAtOnce."""
+        if self._under_way[site] >= self._most:
+            raise TooMuchAtOnce(
+                f"This site has {self._most} requests under way.",
+                action="Wait for an answer, then send again; the limit is ASDEG_DICOM_REQUESTS_AT_ONCE.",
+            )
+        self._under_way[site] += 1
+        try:
+            yield
+        finally:
+            self._under_way[site] -= 1
 
 
 _bearer = HTTPBearer(auto_error=False, description="a key made by `asdeg keys add`")

@@ -9,6 +9,8 @@ The caller's key (Bearer, X-API-Key, or as the password of Basic) says the site.
 """
 
 # FastAPI reads annotations that name local dependencies, so they are not postponed here.
+import re
+from collections.abc import AsyncIterator
 from typing import IO, Annotated, Any
 
 import pydicom
@@ -24,8 +26,9 @@ from feature_store.control import Credential
 from feature_store.errors import ArchiveError, NotFound
 from pipelines.cases.manifest import case_id
 from services import http_errors
-from services.access import SITE, KeyBook, allow
+from services.access import SITE, AtOnce, KeyBook, allow
 from services.audit_trail import AuditTrail
+from services.body_limit import BodyLimit
 from services.ingest.deidentification.site_key import SiteKeys
 from services.ingest.deidentification.values import new_uid
 from services.ingest.dicom.assembler import Assembler
@@ -35,6 +38,7 @@ from services.ingest.dicom.sites import DicomSites
 from services.ingest.dicom.statuses import NO_MATCH, SUCCESS
 from services.ingest.messages import CaseReceipt
 
+STREAMED = (re.compile(r"POST /dicom-web/studies(/[^/]+)?/?"),)
 _BUFFER = 1 << 20
 _REASONS = 5
 """So many different reasons are told in words; the numbers are told of every instance."""
@@ -75,13 +79,26 @@ def build_app(
     book: KeyBook,
     audit: AuditLog,
     limit: int,
+    at_once: AtOnce,
+    body_limit: int = 16 << 20,
     spool: str = "",
 ) -> FastAPI:
-    """``limit``: bytes of the largest instance; ``spool``: folder for the anonymous files of parts."""
+    """``limit``: bytes of the largest instance; ``at_once``: requests of a site; ``body_limit``: bytes of a body that
+    holds no instances; ``spool``: folder for the anonymous files of parts."""
     app = FastAPI(title="asdeg DICOMweb", description="Studies in. For research use only.")
+    app.add_middleware(BodyLimit, limit=body_limit, streamed=STREAMED)
     app.add_middleware(AuditTrail, log=audit)
     http_errors.install(app)
-    site_only = allow(book, SITE, basic=True)
+
+    async def site_only(
+        request: Request, caller: Annotated[Credential, Depends(allow(book, SITE, basic=True))]
+    ) -> AsyncIterator[Credential]:
+        request.state.recorded = True  # not who asks too often: that would be a row for each time
+        with at_once.place(str(caller.site)):
+            request.state.recorded = False
+            yield caller
+
+    Caller = Annotated[Credential, Depends(site_only, scope="function")]
 
     async def store(request: Request, caller: Credential, study: str | None) -> JSONResponse:
         site = sites.named(str(caller.site))
@@ -107,14 +124,12 @@ def build_app(
         return _answer(outcomes)
 
     @app.post("/dicom-web/studies", tags=["dicom"], responses=http_errors.RESPONSES, openapi_extra=_MULTIPART)
-    async def store_instances(request: Request, caller: Annotated[Credential, Depends(site_only)]) -> JSONResponse:
+    async def store_instances(request: Request, caller: Caller) -> JSONResponse:
         """Keep instances; each that is answered as stored is on the disk. The same again changes nothing."""
         return await store(request, caller, None)
 
     @app.post("/dicom-web/studies/{study}", tags=["dicom"], responses=http_errors.RESPONSES, openapi_extra=_MULTIPART)
-    async def store_study(
-        request: Request, study: Uid, caller: Annotated[Credential, Depends(site_only)]
-    ) -> JSONResponse:
+    async def store_study(request: Request, study: Uid, caller: Caller) -> JSONResponse:
         """The same; instances of another study are refused."""
         return await store(request, caller, study)
 
@@ -122,7 +137,7 @@ def build_app(
     def complete_study(
         study: Uid,
         request: Request,
-        caller: Annotated[Credential, Depends(site_only)],
+        caller: Caller,
         said: Annotated[Completion | None, Body()] = None,
     ) -> CaseReceipt:
         """Make the case of the study's patient now, without waiting for the quiet time."""
@@ -134,7 +149,7 @@ def build_app(
         return assembler.complete(site, patient, said.series_numbers if said else None)
 
     @app.get("/dicom-web", tags=["dicom"], responses=http_errors.RESPONSES)
-    def staged(caller: Annotated[Credential, Depends(site_only)]) -> list[Staged]:
+    def staged(caller: Caller) -> list[Staged]:
         """What is staged; how far each case is on its way says `GET /v1/cases/{case_id}`."""
         return [
             Staged(case_id=case, instances=instances, assembled=assembled)

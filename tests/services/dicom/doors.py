@@ -26,6 +26,7 @@ from feature_store.audit import AuditLog
 from feature_store.control import ControlDatabase, default_url
 from feature_store.erasures import erased
 from feature_store.store import FeatureStore
+from services.access import AtOnce
 from services.ingest.deidentification.site_key import SiteKeys, new_key_file
 from services.ingest.dicom.assembler import Assembler, Times
 from services.ingest.dicom.intake import Intake
@@ -75,8 +76,9 @@ class Doors:
         )
         self.handler = IngestHandler(self.store, self.control, dates=self.assembler)
         self.audit = AuditLog(self.control)
-        limit = self.instance_limit
-        self.app = build_app(self.intake, self.assembler, self.book, self.keys, self.control, self.audit, limit)
+        self.at_once = AtOnce(8)
+        parts = (self.intake, self.assembler, self.book, self.keys, self.control, self.audit)
+        self.app = build_app(*parts, self.instance_limit, self.at_once, body_limit=1 << 20)
 
     def take(self, *datasets: Dataset, site: str = SITE) -> list[int]:
         """The statuses of instances that go straight to the intake, as files."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -124,6 +125,31 @@ def test_another_site_sees_and_completes_nothing_of_it(doors: Doors, url: str, k
     other = {"X-API-Key": doors.key("b", "site_b")}
     assert httpx.get(url, headers=other).json() == []
     assert httpx.post(f"{url}/studies/1.2.55/complete", headers=other).status_code == 404
+
+
+def test_a_site_that_sends_much_leaves_places_for_the_others(doors: Doors, url: str, key: str) -> None:
+    (image,) = ct_study("SECRET-8", slices=1)
+    other = {"X-API-Key": doors.key("other", "site_b")}
+    with ExitStack() as under_way:
+        for _ in range(7):
+            under_way.enter_context(doors.at_once.place(SITE))
+        for _ in range(3):  # whatever came of it, its place is free again when it is answered
+            assert stow(url, key, related([image])).status_code == 200
+            assert stow(url, key, b"no instance").status_code == 422
+        under_way.enter_context(doors.at_once.place(SITE))
+        refused = stow(url, key, related([image]))
+        assert (refused.status_code, refused.json()["error"]) == (429, "TooMuchAtOnce")
+        assert int(refused.headers["retry-after"]) > 0
+        assert httpx.get(url, headers={"X-API-Key": key}).status_code == 429
+        assert httpx.get(url, headers=other).status_code == 200
+    assert stow(url, key, related([image])).status_code == 200
+    assert "TooMuchAtOnce" not in {entry.outcome for entry in doors.audit.entries()}
+
+
+def test_a_body_without_instances_is_small(url: str) -> None:
+    for content in (b" " * (1 << 20) + b"{}", iter([b" " * 1024] * 1025)):  # whether it says how long it is or not
+        answer = httpx.post(f"{url}/studies/1.2.3/complete", content=content)
+        assert (answer.status_code, answer.json()["error"]) == (413, "BodyTooLarge")
 
 
 def test_every_push_and_read_is_on_record_once(doors: Doors, url: str) -> None:
