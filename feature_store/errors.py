@@ -57,6 +57,8 @@ A message names columns, files, rules and counts. It never carries a patient's v
 
 from __future__ import annotations
 
+import os
+
 
 class AsdegError(Exception):
     """Base of all errors raised on purpose.
@@ -91,6 +93,21 @@ class AsdegError(Exception):
 
 def _rebuild(cls: type[AsdegError], message: str, action: str, file: str) -> AsdegError:
     return cls(message, action=action, file=file)
+
+
+def told_of(error: BaseException) -> str:
+    """What may be told of a foreign exception: its kind and where it was raised. Its text may quote a patient's data;
+    of the operating system's errors the words of the system."""
+    reason = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno is not None else ""
+    return f"{type(error).__name__}{reason} at {place_of(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """``file:line`` that raised it; empty where it never was."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
 
 
 class UsageError(AsdegError):

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feature_store import errors
-from feature_store.errors import AsdegError
+from feature_store.errors import AsdegError, place_of
 from feature_store.plain_words import plain_file
 
 log = structlog.get_logger(__name__)
@@ -120,7 +120,7 @@ class LastResort:
         try:
             await self.app(scope, receive, watch)
         except Exception as error:
-            log.error("unexpected", kind=type(error).__name__, place=_place(error))
+            log.error("unexpected", kind=type(error).__name__, place=place_of(error))
             if scope["type"] != "http" or started:
                 raise RuntimeError("the answer broke off") from None
             answer = respond(
@@ -134,10 +134,3 @@ def _fault(loc: tuple[int | str, ...], kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         loc, message = loc[:-1], "a key that is not known here"
     return f"{'.'.join(str(part) for part in loc)}: {message}"
-
-
-def _place(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""

@@ -8,7 +8,7 @@ import sys
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command: 0 done, 2 bad usage, 1 a named failure, told in one line on stderr without a traceback."""
-    from feature_store.errors import AsdegError
+    from feature_store.errors import AsdegError, told_of
     from infra.cli.app import build
 
     debug = os.environ.get("ASDEG_DEBUG", "") not in ("", "0", "false")
@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         if usage is not None:
             print(usage, file=sys.stderr)
             return 2
-        first = (str(error).splitlines() or [""])[0][:300]
-        print(f"Unexpected: {type(error).__name__}: {first} Set ASDEG_DEBUG=1 for the traceback.", file=sys.stderr)
+        shown = "ASDEG_DEBUG=1 shows its text, which may quote a patient's data, and the traceback."
+        print(f"Unexpected: {told_of(error)}. {shown}", file=sys.stderr)
         return 1
 
 

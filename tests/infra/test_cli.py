@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -104,15 +105,29 @@ def test_a_failure_is_one_line_on_stderr(run: Any, arguments: tuple[str, ...], c
     assert "Traceback" not in err
 
 
-def test_an_unexpected_failure_says_how_to_see_more(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_failure_says_where_and_never_what_a_patient_has(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of a foreign exception quotes what it choked on, which may be a patient's: shown only when asked for."""
+
     def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("division by zero")
+        float("Jane Doe")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space", "/cases/Jane Doe/ct.nii.gz")
 
     monkeypatch.setattr("infra.cli.session.Session.house", broken)
-    code, _, err = run("cases")
-    assert (code, err) == (1, "Unexpected: ZeroDivisionError: division by zero Set ASDEG_DEBUG=1 for the traceback.\n")
+    code, out, err = run("cases")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert err.startswith(f"Unexpected: ValueError at {__file__}:{broken.__code__.co_firstlineno + 1}.")
+    assert "ASDEG_DEBUG=1" in err
+    assert "Jane" not in err
+    monkeypatch.setattr("infra.cli.session.Session.house", full)
+    err = run("cases")[2]
+    assert err.startswith("Unexpected: OSError (No space left on device) at ")
+    assert "Jane" not in err
     monkeypatch.setenv("ASDEG_DEBUG", "1")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(OSError, match="Jane"):
         run("cases")
 
 
