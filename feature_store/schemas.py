@@ -357,6 +357,8 @@ SCORES = TableSchema(
         Column("probability", FLOAT, "calibrated risk", low=0, high=1),
         Column("high_risk", BOOL, "probability at or above the threshold"),
         Column("threshold", FLOAT, "the signature's stated threshold", low=0, high=1),
+        Column("risk_low", FLOAT, "uncertainty of the risk: lower end", low=0, high=1, nullable=True),
+        Column("risk_high", FLOAT, "its upper end; null without bootstraps", low=0, high=1, nullable=True),
         Column("moved_by", STRING, "JSON: the features that moved it most"),
         Column("asked_by", STRING, "name of the credential"),
         Column("asked_at", TIME, "when"),

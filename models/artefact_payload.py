@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
@@ -28,6 +29,9 @@ from models.signature import Head, Signature
 FORMAT = 2
 """Written. Format 1 knew neither policies of missing values nor scanners of single sequences."""
 READABLE = (1, FORMAT)
+BOOTSTRAP = "bootstrap-{:04d}."
+"""Files of a refit on redrawn patients begin so. One of a combined signature names no signs: they are the refits of its
+signs on the same draw, kept with these."""
 SCALING = ("medians", "centre", "scale", "mean", "sd")
 TRUSTED = [
     "collections.OrderedDict",
@@ -57,9 +61,15 @@ def to_payload(artefact: Selector | Signature | CombinedSignature, signs: dict[s
     else:
         own, arrays = _of_stack(artefact.stack)
         own = {"stack": own, "signs": signs}
+    refits: Sequence[Signature | CombinedSignature] = artefact.bootstraps
+    if refits:
+        own["bootstraps"] = len(refits)
     head = _of_head(artefact.head)
     files = _files({"format": FORMAT, "kind": artefact.kind, "head": head, **own}, arrays)
-    return {**files, "estimator.skops": dump_estimator(artefact.head.estimator)}
+    files["estimator.skops"] = dump_estimator(artefact.head.estimator)
+    for draw, refit in enumerate(refits):
+        files |= {BOOTSTRAP.format(draw) + name: data for name, data in to_payload(refit, {}).items()}
+    return files
 
 
 def from_payload(payload: Payload, signs: dict[str, Signature]) -> Selector | Signature | CombinedSignature:
@@ -69,10 +79,19 @@ def from_payload(payload: Payload, signs: dict[str, Signature]) -> Selector | Si
     if settings["kind"] == "selector":
         return _to_selector(settings["selector"], arrays)
     head = _to_head(settings["head"], load_estimator(payload["estimator.skops"]))
+    refits = tuple(_refit(payload, signs, draw) for draw in range(settings.get("bootstraps", 0)))
     if settings["kind"] == "combined":
-        return CombinedSignature(signs, _to_stack(settings["stack"], arrays), head)
+        return CombinedSignature(signs, _to_stack(settings["stack"], arrays), head, bootstraps=refits)
     selector = _to_selector(settings["selector"], arrays)
-    return Signature(settings["kind"], selector, head, _to_harmonisation(settings.get("harmoniser"), selector, arrays))
+    harmoniser = _to_harmonisation(settings.get("harmoniser"), selector, arrays)
+    return Signature(settings["kind"], selector, head, harmoniser, refits)
+
+
+def _refit(payload: Payload, signs: dict[str, Signature], draw: int) -> Any:
+    """A bootstrap: files of its own, and the signs of the same draw."""
+    begin = BOOTSTRAP.format(draw)
+    own = {name.removeprefix(begin): data for name, data in payload.items() if name.startswith(begin)}
+    return from_payload(own, {kind: sign.bootstraps[draw] for kind, sign in signs.items()})
 
 
 def dump_estimator(estimator: Any) -> bytes:

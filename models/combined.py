@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.clinical import select_clinical
 from models.clinical_columns import ClinicalColumns, ClinicalEncoder
+from models.risk_interval import asked_for, interval_of
 from models.signature import Head, ScoreResult, Signature, result
 
 Floats = NDArray[np.float64]
@@ -71,18 +73,27 @@ class StackSource:
 
 @dataclass(frozen=True)
 class CombinedSignature:
-    """Holds the signatures it is stacked on (``signs``, by kind)."""
+    """Holds the signatures it is stacked on (``signs``, by kind).
+
+    ``bootstraps``: the same refitted on patients drawn with replacement; one is stacked on the bootstraps of its signs
+    that were fitted on the same draw.
+    """
 
     signs: dict[str, Signature]
     stack: Stack
     head: Head
     kind: str = "combined"
+    bootstraps: tuple[CombinedSignature, ...] = ()
 
     @property
     def features(self) -> list[str]:
         """Everything its signs need, then its clinical variables."""
         of_signs = [name for sign in self.members for name in sign.features]
         return [*dict.fromkeys(of_signs), *self.clinical_variables]
+
+    @cached_property
+    def asked(self) -> list[str]:
+        return asked_for(self)
 
     @property
     def members(self) -> list[Signature]:
@@ -106,7 +117,7 @@ class CombinedSignature:
         logit = self.head.logit(self.stack.apply(raw[None, :]))
         names, values, without = self._occluded(features, raw)
         effects = (logit - self.head.fast_logit(self.stack.apply(without))) * self.head.calibration.slope
-        return result(self.head, logit, names, values, effects)
+        return result(self.head, logit, names, values, effects, interval_of(self, features))
 
     def logits(self, table: pd.DataFrame) -> Floats:
         """Log-odds beyond the prevalence, one a row of a table with all :attr:`features`; raises as :meth:`score`."""
@@ -119,6 +130,9 @@ class CombinedSignature:
     def probabilities(self, table: pd.DataFrame) -> Floats:
         """Calibrated risks (n,) of a table with one row a patient."""
         return self.head.probability(self.logits(table))
+
+    def lacking(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        return np.any([sign.lacking(table) for sign in self.members], axis=0)
 
     def _occluded(self, features: Mapping[str, Any], raw: Floats) -> tuple[list[str], list[Any], Floats]:
         """Inputs by name, their values, and the raw inputs (m, d) with one of them at a time at its training median."""

@@ -28,13 +28,19 @@ def check_enough(outcome: NDArray[np.generic]) -> None:
         )
 
 
-def stratified_folds(outcome: NDArray[np.generic], n_folds: int, seed: int) -> Ints:
+def stratified_folds(outcome: NDArray[np.generic], n_folds: int, seed: int, who: Ints | None = None) -> Ints:
     """Fold number (0 … K−1) of each patient, shape (n,).
 
     K is ``n_folds``, or the size of the rarer class where that is smaller (but at least 2), so that each
     fold holds both outcomes. Each class is shuffled and dealt round; the second class is dealt on from
     where the first ended, which keeps fold sizes within one patient.
+
+    ``who`` (n,): which patient each row is, where some were drawn more than once. Patients are then dealt, and all
+    rows of one lie in one fold.
     """
+    if who is not None:
+        _, first, place = np.unique(who, return_index=True, return_inverse=True)
+        return stratified_folds(outcome[first], n_folds, seed)[place]
     k = max(2, min(n_folds, rarer_class(outcome)))
     rng = np.random.default_rng(seed)
     folds = np.empty(len(outcome), dtype=np.intp)

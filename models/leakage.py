@@ -57,7 +57,7 @@ def leakage_check(
         nothing = dict.fromkeys(("passed", "cohort", "permuted_auc_mean", "permuted_auc_ci"))
         reason = "No site has patients of both outcomes, so that outcomes cannot be permuted within sites."
         return LeakageCheck({**nothing, "signature": kind, "n_permutations": 0, "reason": reason}, [])
-    reduced = settings.model_copy(update={"n_folds": settings.permutation_folds, "classifiers": {}, "n_jobs": 1})
+    reduced = settings.smaller()
     spread = spread or OnCores(settings.n_jobs)
     seeds = ((settings.seed + 1 + i,) for i in range(settings.permutations))
     aucs: list[float] = []

@@ -36,13 +36,17 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class TrainingPatients:
-    """``y`` (n,); each source, and ``scanner``, is of n patients in the same order, or None."""
+    """``y`` (n,); each source, and ``scanner``, is of n patients in the same order, or None.
+
+    ``who`` (n,): which patient each row is, where patients were drawn more than once; else None.
+    """
 
     y: Outcome
     radiomics: FeatureMatrix | None = None
     deep: FeatureMatrix | None = None
     clinical: ClinicalColumns | None = None
     scanner: Scanners | None = None
+    who: Ints | None = None
 
     def only(self, kind: str) -> TrainingPatients:
         """The sources that a signature of this kind takes."""
@@ -54,6 +58,21 @@ class TrainingPatients:
             deep=self.deep if kind == "dl" else None,
             clinical=None,
         )
+
+    def take(self, rows: Ints) -> TrainingPatients:
+        """These patients only, in that order."""
+        return TrainingPatients(
+            self.y[rows],
+            None if self.radiomics is None else self.radiomics.take(rows),
+            None if self.deep is None else self.deep.take(rows),
+            None if self.clinical is None else self.clinical.take(rows),
+            None if self.scanner is None else self.scanner.take(rows),
+            None if self.who is None else self.who[rows],
+        )
+
+    def drawn(self, rows: Ints) -> TrainingPatients:
+        """Patients drawn with replacement: of one whom ``rows`` has twice it stays known that it is one."""
+        return replace(self, who=np.arange(len(self.y))).take(rows)
 
 
 @dataclass(frozen=True)
@@ -77,13 +96,14 @@ class SelectorSource:
     """Inputs of a sign: the recipe, and ComBat in front of it, fitted anew on the patients of each fit.
 
     ``scanner``: where patients are to be harmonised, else None. ``unseen`` is for new patients; within a fold those of
-    a scanner that the others do not have are left as they are.
+    a scanner that the others do not have are left as they are. ``who``: of the training patients.
     """
 
     matrix: FeatureMatrix
     recipe: Recipe
     scanner: Scanners | None = None
     unseen: Unseen = "as_is"
+    who: Ints | None = None
 
     def inputs(self, fit_rows: Ints, score_rows: Ints, y: Outcome, seed: int) -> tuple[Floats, Floats]:
         selector, harmoniser = replace(self, unseen="as_is").fit(fit_rows, y, seed)
@@ -93,12 +113,13 @@ class SelectorSource:
     def fit(self, rows: Ints, y: Outcome, seed: int) -> tuple[Selector, Harmonisation | None]:
         """The selector of these patients, and the harmoniser of its columns."""
         matrix = self.matrix.take(rows)
+        who = None if self.who is None else self.who[rows]
         if self.scanner is None:
-            return self.recipe.fit(matrix, y[rows], seed), None
+            return self.recipe.fit(matrix, y[rows], seed, who), None
         scanner = self.scanner.take(rows)
         harmoniser = fit_harmonisation(matrix, scanner, self.unseen)
         even = FeatureMatrix(matrix.names, harmoniser.apply(matrix.values, scanner.names))
-        selector = self.recipe.fit(even, y[rows], seed)
+        selector = self.recipe.fit(even, y[rows], seed, who)
         return selector, harmoniser.take(selector.columns)
 
     def columns(self, selector: Selector, harmoniser: Harmonisation | None, rows: Ints) -> Floats:
@@ -151,7 +172,7 @@ def develop(
         done.clinical.extend(select_clinical(patients.clinical, everybody, patients.y, settings.alpha).table)
     for kind, matrix in (("rad", patients.radiomics), ("dl", patients.deep)):
         if matrix is not None:
-            source = sign_source(kind, matrix, settings, patients.scanner)
+            source = replace(sign_source(kind, matrix, settings, patients.scanner), who=patients.who)
             _develop_sign(done, kind, source, plan, settings, progress)
     signs = [kind for kind in ("rad", "dl") if kind in done.signatures]
     if len(signs) + (patients.clinical is not None) >= 2 and signs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from feature_store.errors import FeaturesMissing
 from models.classifiers import Configuration, fast_score, raw_score
+from models.risk_interval import Interval, asked_for, interval_of
 from models.scale import Scale, probability
 from models.scanners import Harmonisation
 from models.selection.selector import Selector
@@ -29,12 +31,14 @@ class ScoreResult:
     """``moved_by``: the features that moved the risk most, largest first: {"name", "value", "effect"}.
 
     ``effect`` is the log-odds with the feature as it is minus the log-odds with it at its training median.
+    ``risk_interval``: the uncertainty of the risk, as ``models.risk_interval``; None without bootstraps.
     """
 
     probability: float
     high_risk: bool
     threshold: float
     moved_by: list[dict[str, Any]]
+    risk_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,17 @@ class AnySignature(Protocol):
     def features(self) -> list[str]:
         """Full names of everything :meth:`score` needs."""
 
+    @property
+    def asked(self) -> list[str]:
+        """These, and whatever else its bootstraps go by."""
+
+    @property
+    def bootstraps(self) -> Sequence[AnySignature]:
+        """The same refitted on patients drawn with replacement (``models.bootstraps``)."""
+
+    def lacking(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        """Which patients (n,) get no score for lack of features."""
+
     def score(self, features: Mapping[str, Any]) -> ScoreResult: ...
 
     def logits(self, table: pd.DataFrame) -> Floats: ...
@@ -87,16 +102,24 @@ class AnySignature(Protocol):
 
 @dataclass(frozen=True)
 class Signature:
-    """Rad-sign (``rad``) or DL-sign (``dl``). ``harmoniser``: of the selector's columns, in front of it."""
+    """Rad-sign (``rad``) or DL-sign (``dl``). ``harmoniser``: of the selector's columns, in front of it.
+
+    ``bootstraps``: the same refitted on patients drawn with replacement.
+    """
 
     kind: str
     selector: Selector
     head: Head
     harmoniser: Harmonisation | None = None
+    bootstraps: tuple[Signature, ...] = ()
 
     @property
     def features(self) -> list[str]:
         return [*self.selector.columns, *self.scanners]
+
+    @cached_property
+    def asked(self) -> list[str]:
+        return asked_for(self)
 
     @property
     def scanners(self) -> list[str]:
@@ -118,7 +141,10 @@ class Signature:
         raw, x = self.patient(features)
         logit = self.logits_of(x[None, :])
         effects = (logit - self.head.fast_logit(self.selector.without_each(x))) * self.head.calibration.slope
-        return result(self.head, logit, self.selector.columns, list(raw), effects)
+        return result(self.head, logit, self.selector.columns, list(raw), effects, interval_of(self, features))
+
+    def lacking(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        return _too_few(table_values(table, self.selector.columns))
 
     def logits_of(self, x: Floats) -> Floats:
         """Log-odds beyond the prevalence (n,) of (harmonised) values (n, p) in the order of the selector's columns."""
@@ -156,20 +182,31 @@ def as_numbers(features: Mapping[str, Any], names: Sequence[str]) -> Floats:
 
 def check_present(x: Floats, kind: str) -> None:
     """FeaturesMissing where too many of one patient's values are missing to call the rest a measurement."""
-    missing = int((~np.isfinite(x)).sum())
-    if missing > MAX_MISSING * len(x):
+    if _too_few(x[None, :])[0]:
         raise FeaturesMissing(
-            f"{missing} of {len(x)} features of the {kind} signature are missing.",
+            f"{np.count_nonzero(~np.isfinite(x))} of {len(x)} features of the {kind} signature are missing.",
             action="Push the sequences and masks they come from, and extract.",
         )
 
 
-def result(head: Head, logit: Floats, names: Sequence[str], values: Sequence[Any], effects: Floats) -> ScoreResult:
+def _too_few(x: Floats) -> NDArray[np.bool_]:
+    """Which of the patients (n,) have too few of these values (n, p)."""
+    return np.asarray((~np.isfinite(x)).sum(axis=1) > MAX_MISSING * x.shape[1])
+
+
+def result(
+    head: Head,
+    logit: Floats,
+    names: Sequence[str],
+    values: Sequence[Any],
+    effects: Floats,
+    risk_interval: Interval | None = None,
+) -> ScoreResult:
     """The answer for one patient, from its log-odds (1,) and the effect of each input."""
     risk = float(head.probability(logit)[0])
     order = np.argsort(-np.abs(effects), kind="stable")[:N_MOVERS]
     moved = [{"name": names[i], "value": _plain(values[i]), "effect": float(effects[i])} for i in order]
-    return ScoreResult(risk, risk >= head.threshold, head.threshold, moved)
+    return ScoreResult(risk, risk >= head.threshold, head.threshold, moved, risk_interval)
 
 
 def _plain(value: Any) -> float | str | None:

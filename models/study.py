@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from feature_store.vocabulary import Partition
 from models.ablation import ablation
 from models.baseline import baseline_table
+from models.bootstraps import add_intervals, bootstrap_notes, bootstrap_record, with_bootstraps
 from models.censoring import censoring_record
 from models.classifiers import check_classifier
 from models.data_checks import (
@@ -134,12 +135,18 @@ def run_study(
         metrics["recommendation"] = None if choice is None else choice._asdict()
         warnings.extend([*development.warnings, *sentences(checks, CALLED)])
         warnings.extend(_not_used(patients, study, development))
+        signatures = development.signatures
+        if settings.bootstraps and signatures:
+            signatures = with_bootstraps(signatures, training, settings, progress, spread)
+            add_intervals(predictions, signatures, patients)
+            metrics["bootstraps"] = bootstrap_record(settings)
+            warnings.extend(bootstrap_notes(settings))
         metrics["warnings"] = warnings
         figures = figure_data(development, patients, settings, permuted[1], study.flow, study.sources)
         figures["shap"] = contributions
     return StudyResult(
         settings=settings,
-        signatures=development.signatures,
+        signatures=signatures,
         metrics=plain(metrics),
         predictions=predictions.iloc[np.argsort(original)].reset_index(drop=True),
         figure_data=figures,

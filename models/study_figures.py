@@ -39,6 +39,7 @@ def figure_data(
     """Paths, filters, importances, choices, permuted AUCs, the flow of patients and the facts of the run."""
     signs = {kind: s for kind, s in development.signatures.items() if isinstance(s, Signature)}
     traces = {kind: sign.selector.trace for kind, sign in signs.items() if sign.selector.trace is not None}
+    bootstraps = settings.bootstraps
     margin = "one standard error" if settings.tie_margin is None else f"{settings.tie_margin:g}"
     return {
         "lasso": {kind: _lasso(trace.lasso, trace.names) for kind, trace in traces.items()},
@@ -58,6 +59,7 @@ def figure_data(
             "Folds": f"{settings.n_folds} outer, the others inner",
             "Grid": settings.grid,
             "Permuted runs": f"{settings.permutations} with {settings.permutation_folds} folds and {SMALLER_GRID}",
+            **({"Bootstraps": f"{bootstraps} redrawn cohorts, as permuted runs"} if bootstraps else {}),
             "Ties": f"within {margin} of the best cross-validated AUC the simplest classifier wins",
         },
     }

@@ -63,14 +63,8 @@ class StudyPatients:
 
     def training(self) -> TrainingPatients:
         """Training patients only."""
-        rows = self.rows(Partition.TRAINING)
-        return TrainingPatients(
-            self.y[rows],
-            None if self.radiomics is None else self.radiomics.take(rows),
-            None if self.deep is None else self.deep.take(rows),
-            None if self.clinical is None else self.clinical.take(rows),
-            self.scanner.take(rows),
-        )
+        everybody = TrainingPatients(self.y, self.radiomics, self.deep, self.clinical, self.scanner)
+        return everybody.take(self.rows(Partition.TRAINING))
 
     def frame(self, rows: Ints) -> pd.DataFrame:
         """All sources side by side, one row a patient, as a signature scores them."""

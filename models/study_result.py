@@ -19,7 +19,8 @@ class StudyResult:
     ``metrics`` is metrics.json as a dict (plain Python values only). ``predictions`` has one row a patient:
     site, patient_id, partition, outcome and a probability per signature kind (``rad``, ``dl``,
     ``combined``, whichever exist) and reference model (``size``, ``clinical``); for training patients
-    these are nested out-of-fold, for others they come from the frozen signature.
+    these are nested out-of-fold, for others they come from the frozen signature. With bootstraps there are also
+    ``rad_low`` and ``rad_high`` and so on: the uncertainty of a held-out patient's risk (``models.risk_interval``).
 
     ``figure_data`` is what the report draws beside metrics and predictions (``models.report.figure_data``),
     plain lists and numbers. Importance is the mean |change of log-odds| over the training patients when an input

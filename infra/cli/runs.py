@@ -13,6 +13,7 @@ from infra.cli.command import command
 from infra.cli.session import Session
 from infra.cli.studies import (
     SUMMARY_COLUMNS,
+    Bootstraps,
     Harmonise,
     Icc,
     MaxCv,
@@ -94,6 +95,7 @@ def train(
     selection_run: Annotated[str | None, typer.Option(help="Take over this run's cohort and recipe.")] = None,
     grid: Grid = None,
     permutations: Permutations = None,
+    bootstraps: Bootstraps = None,
     seed: Seed = None,
     robustness: RobustnessFile = None,
     min_icc: MinIcc = None,
@@ -108,7 +110,8 @@ def train(
     from services.training.messages import TrainRequest
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=robustness is not None)
-    study = study_settings(session, grid, permutations, seed, filters | harmonised(harmonisation, unseen_scanner))
+    more = harmonised(harmonisation, unseen_scanner) | ({} if bootstraps is None else {"bootstraps": bootstraps})
+    study = study_settings(session, grid, permutations, seed, filters | more)
     kept = _kept(session, robustness)
     request = TrainRequest(cohort=cohort_settings(cohort), study=study, selection_run=selection_run, robustness=kept)
     handler = session.but(ray_address=ray_address).house().training

@@ -43,6 +43,9 @@ def score(
         return
     verdict = "high risk" if answer.high_risk else "not high risk"
     print(f"{answer.probability:.1%} ({verdict} at the threshold of {answer.threshold:.1%})")
+    if answer.risk_interval is not None:
+        low, high = answer.risk_interval
+        print(f"uncertainty of the risk: {low:.1%} to {high:.1%} (95 % of refits on redrawn patients)")
     print(f"signature {answer.kind} {answer.signature[:16]}; answer {answer.score_id}")
     for mover in answer.moved_by:
         print(f"  {mover.effect:+.3f}  {mover.name}")

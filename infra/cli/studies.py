@@ -45,6 +45,15 @@ Table = Annotated[Path | None, typer.Option(help="CSV or Parquet, one row a pati
 RayAddress = Annotated[
     str | None, typer.Option(help="Fit on all of that Ray cluster.  [default: on this machine's cores]")
 ]
+Bootstraps = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=2000,
+        help="Refits on redrawn patients, for an interval of each risk; each costs a permuted run, 100 to 200 are wise."
+        "  [default: 0]",
+    ),
+]
 Pdf = Annotated[bool, typer.Option("--pdf", help="Write report.pdf as well.")]
 
 
@@ -73,6 +82,7 @@ def study(
     max_cv: MaxCv = None,
     unmeasured: Unmeasured = None,
     permutations: Annotated[int | None, typer.Option(min=0, help="Permuted-outcome runs.  [default: 20]")] = None,
+    bootstraps: Bootstraps = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.  [default: 0]")] = None,
     grid: Annotated[Literal["quick", "standard"] | None, typer.Option(help="Grids.  [default: standard]")] = None,
     harmonisation: Harmonise = None,
@@ -102,6 +112,8 @@ def study(
 
     filters = robustness_settings(min_icc, icc, max_cv, unmeasured, anything=bool(repeats or robustness))
     asked = harmonised(harmonisation, unseen_scanner)
+    if bootstraps is not None:
+        asked["bootstraps"] = bootstraps
     if nested_repeats is not None:
         asked["nested_repeats"] = nested_repeats
     chosen = StudySettings(

@@ -46,4 +46,10 @@ def limits_of(result: ReportableStudy) -> list[str]:
         found.append(
             f"The outcome of {lost} eligible patients is unknown; the weights for it rest on what was measured."
         )
+    if refits := (metrics.get("bootstraps") or {}).get("n"):
+        found.append(
+            f"The interval beside a risk is over {refits} refits on redrawn training patients. It is of how the model "
+            "came about, not of measuring the patient again, and not of other hospitals; the refits choose from a "
+            "smaller grid, so that the risk itself may lie outside."
+        )
     return [*found, *ALWAYS]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.folds import stratified_folds
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 Outcome = NDArray[np.int64]
 
 N_LAMBDAS = 50
@@ -49,21 +50,22 @@ class Lasso:
         return self.chosen == N_LAMBDAS - 1
 
 
-def fit_lasso(z: Floats, y: Outcome, seed: int, rule: LambdaRule = "best") -> Lasso:
+def fit_lasso(z: Floats, y: Outcome, seed: int, rule: LambdaRule = "best", who: Ints | None = None) -> Lasso:
     """Path over 50 penalties of ``y`` (n,) on z-scores ``z`` (n, p), the penalty by 10-fold cross-validation.
 
     Penalties fall from the smallest that leaves nothing to its 100th part (1,000th where there are more
     patients than features). Folds are stratified and depend on these patients only (fewer than ten where the
     rarer outcome is rarer). ``best`` takes the best mean score, ``one_standard_error`` the largest penalty
     within one standard error of it. The path ends early once ten penalties in a row are no better than
-    the best: what lies below them is overfitted, and slow. Minimises |y − Xb|² / 2n + λ|b|₁.
+    the best: what lies below them is overfitted, and slow. Minimises |y − Xb|² / 2n + λ|b|₁. ``who``: as
+    ``stratified_folds``.
     """
     n, p = z.shape
     target = y.astype(np.float64)
     largest = float(np.abs(z.T @ (target - target.mean())).max()) / n
     smallest = 1e-3 if n > p else 1e-2
     lambdas = largest * np.geomspace(1.0, smallest, N_LAMBDAS)
-    folds = stratified_folds(y, N_FOLDS, seed)
+    folds = stratified_folds(y, N_FOLDS, seed, who)
     k = int(folds.max()) + 1
     held_out = [_HeldOut(z, target, folds == fold) for fold in range(k)]
     errors = np.empty((k, 0))

@@ -28,7 +28,7 @@ MIN_KEPT = 5
 class Recipe(Protocol):
     """Fits a selector on these patients and no others."""
 
-    def fit(self, matrix: FeatureMatrix, y: Outcome, seed: int) -> Selector: ...
+    def fit(self, matrix: FeatureMatrix, y: Outcome, seed: int, who: Ints | None = None) -> Selector: ...
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,17 @@ class RadRecipe:
     clip: float = 3.5
     lambda_rule: LambdaRule = "best"
 
-    def fit(self, matrix: FeatureMatrix, y: Outcome, seed: int) -> Selector:
-        """``matrix`` (n, p) and ``y`` (n,) of the patients to fit on. FeatureTableError where no column is usable."""
+    def fit(self, matrix: FeatureMatrix, y: Outcome, seed: int, who: Ints | None = None) -> Selector:
+        """``matrix`` (n, p) and ``y`` (n,) of the patients to fit on; ``who`` as ``stratified_folds``.
+
+        FeatureTableError where no column is usable.
+        """
         usable = _usable(matrix)
         scaling = robust_scaling(matrix.values[:, usable.columns], self.clip)
         z = scaling.apply(matrix.values[:, usable.columns])
         tested, none_passed = f_test(z, y, self.alpha)
         kept = tested[uncorrelated(z[:, tested], self.correlation)]
-        lasso = fit_lasso(z[:, kept], y, seed, self.lambda_rule)
+        lasso = fit_lasso(z[:, kept], y, seed, self.lambda_rule, who)
         chosen = kept[lasso.coefficients != 0]
         names = tuple(matrix.names[i] for i in usable.columns)
         notes = ["No column passed the F-test; the smallest p went on."] if none_passed else []
@@ -78,13 +81,13 @@ class DeepRecipe:
     max_components: int = 64
     lambda_rule: LambdaRule = "best"
 
-    def fit(self, matrix: FeatureMatrix, y: Outcome, seed: int) -> Selector:
+    def fit(self, matrix: FeatureMatrix, y: Outcome, seed: int, who: Ints | None = None) -> Selector:
         """As :meth:`RadRecipe.fit`; the selector needs every usable column of the embeddings."""
         usable = _usable(matrix)
         scaling = z_scaling(matrix.values[:, usable.columns])
         z = scaling.apply(matrix.values[:, usable.columns])
         loadings = principal_components(z, min(self.max_components, max(2, len(y) // 3)))
-        lasso = fit_lasso(z @ loadings, y, seed, self.lambda_rule)
+        lasso = fit_lasso(z @ loadings, y, seed, self.lambda_rule, who)
         chosen = np.flatnonzero(lasso.coefficients)
         components = tuple(f"PC{i + 1}" for i in range(loadings.shape[1]))
         counts = {**_counts(matrix, usable), "pca": len(components), "lasso": len(chosen)}

@@ -29,7 +29,7 @@ class Signature(Protocol):
     """What is asked of a signature here."""
 
     @property
-    def features(self) -> list[str]: ...
+    def asked(self) -> list[str]: ...
     def score(self, features: Mapping[str, Any]) -> Any: ...
 
 
@@ -65,12 +65,12 @@ class ScoringHandler:
         case = _case_of(snapshot, site, patient_id)
         known = {
             SCANNER: site,  # where nothing else is known of it, also in training (Scanners)
-            **_scanners(snapshot, case, loaded.signature.features),
+            **_scanners(snapshot, case, loaded.signature.asked),
             **_clinical(snapshot, case),
             **loaded.features.features(site, patient_id, snapshot),
         }
         # What is missing altogether counts as missing; the signature says how much of that it bears.
-        result = loaded.signature.score({name: known.get(name) for name in loaded.signature.features})
+        result = loaded.signature.score({name: known.get(name) for name in loaded.signature.asked})
         answer = ScoreAnswer(
             score_id=new_id("score"),
             kind=kind,
@@ -79,6 +79,7 @@ class ScoringHandler:
             probability=result.probability,
             high_risk=result.high_risk,
             threshold=result.threshold,
+            risk_interval=result.risk_interval,
             signature=release.signature,
             moved_by=[Mover(name=entry["name"], effect=entry["effect"]) for entry in result.moved_by],
             as_of=snapshot.sequence,
@@ -99,7 +100,8 @@ class ScoringHandler:
         changed = changed_since(snapshot, *case, as_of=row["as_of"])
         fields = {name: row[name] for name in ScoreAnswer.model_fields if name in row and name != "moved_by"}
         moved_by = [Mover(**entry) for entry in json.loads(row["moved_by"])]
-        return ScoreAnswer(**fields, moved_by=moved_by, case_since=changed)
+        interval = None if row["risk_low"] is None else (row["risk_low"], row["risk_high"])
+        return ScoreAnswer(**fields, risk_interval=interval, moved_by=moved_by, case_since=changed)
 
     def readiness(self) -> Readiness:
         """Whether the store can be read, and the current signatures."""
@@ -160,4 +162,6 @@ def _row(answer: ScoreAnswer, case_id: str, asked_by: str) -> dict[str, Any]:
     names = ("score_id", "kind", "site", "patient_id", "signature", "probability", "high_risk", "threshold")
     row = {name: getattr(answer, name) for name in (*names, "as_of", "asked_at")}
     moved_by = json.dumps([entry.model_dump() for entry in answer.moved_by])
+    if answer.risk_interval is not None:
+        row["risk_low"], row["risk_high"] = answer.risk_interval
     return {**row, "case_id": case_id, "asked_by": asked_by, "moved_by": moved_by}

@@ -36,6 +36,11 @@ class ScoreAnswer(BaseModel):
     probability: float = Field(ge=0, le=1, description="calibrated risk")
     high_risk: bool = Field(description="probability at or above the threshold")
     threshold: float = Field(ge=0, le=1)
+    risk_interval: tuple[float, float] | None = Field(
+        None,
+        description="uncertainty of the risk: 95 % interval over refits of the whole signature on redrawn patients; "
+        "null where the signature was trained without (`bootstraps`), or one of them has too little of the patient",
+    )
     signature: str = Field(description="version of the signature: its content hash")
     moved_by: list[Mover] = Field(description="the five features that moved the risk most")
     as_of: int = Field(description="push sequence of the store the features were read at")
