@@ -57,9 +57,7 @@ def with_bootstraps(
         if isinstance(sign, Signature)
     }
     combined = {
-        kind: replace(
-            found, signs=signs, bootstraps=tuple(cast(CombinedSignature, fitted[kind]) for fitted in refits)
-        )
+        kind: replace(found, signs=signs, bootstraps=tuple(cast(CombinedSignature, fitted[kind]) for fitted in refits))
         for kind, found in signatures.items()
         if isinstance(found, CombinedSignature)
     }

@@ -212,7 +212,8 @@ def test_select_train_release_score_report(run: Any, tmp_path: Path) -> None:
     code, out, err = run("select", "--cohort", "cohort.yaml", "--grid", "quick", "--json")
     assert code == 0, err
     selection = json.loads(out)["run_id"]
-    code, out, err = run("train", "--selection-run", selection, "--grid", "quick", "--permutations", "0", "--json")
+    alone = ("--permutations", "0", "--bootstraps", "2")
+    code, out, err = run("train", "--selection-run", selection, "--grid", "quick", *alone, "--json")
     assert code == 0, err
     run_id = json.loads(out)["run_id"]
     assert [row["run_id"] for row in json.loads(run("runs", "--json")[1])] == [selection, run_id]
@@ -221,7 +222,11 @@ def test_select_train_release_score_report(run: Any, tmp_path: Path) -> None:
     code, out, _ = run("score", "b001", "--site", "b", "--kind", "rad", "--json")
     assert code == 0
     assert 0 < json.loads(out)["probability"] < 1
-    assert json.loads(run("store", "sql", "select kind from scores", "--json")[1]) == [{"kind": "rad"}]
+    low, high = json.loads(out)["risk_interval"]
+    assert (
+        f"uncertainty of the risk: {low:.1%} to {high:.1%}" in run("score", "b001", "--site", "b", "--kind", "rad")[1]
+    )
+    assert json.loads(run("store", "sql", "select kind from scores", "--json")[1]) == [{"kind": "rad"}] * 2
     assert len(json.loads(run("releases", "--json")[1])) == 3
     assert json.loads(run("report", run_id, "--out", "out", "--json")[1])["looks"] == 1
     assert (tmp_path / "out/report.html").stat().st_size > 10_000

@@ -20,6 +20,7 @@ from models.report.render import write_results
 from models.study_settings import StudySettings
 from services.runs import list_runs, read_run
 from services.scoring.handler import ScoringHandler
+from services.scoring.messages import ScoreAnswer
 from services.scoring.score_log import ScoreLog
 from services.selection.handler import SelectionHandler
 from services.selection.messages import SelectRequest
@@ -29,6 +30,8 @@ from services.training.messages import TrainRequest
 from services.training.releases import Releases
 from tests.feature_store import examples
 from tests.services.study_store import COHORT, ENCODER, RADIOMICS, STUDY, study_store
+
+REDRAWN = STUDY.model_copy(update={"bootstraps": 3, "permutation_folds": 3})
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     selection_run = selection.begin(SelectRequest(cohort=COHORT, study=STUDY.model_copy(update={"alpha": 0.1})))
     assert selection.status(selection_run).state == "running"
     selection.execute(selection_run)
-    training_run = training.begin(TrainRequest(study=STUDY, selection_run=selection_run))
+    training_run = training.begin(TrainRequest(study=REDRAWN, selection_run=selection_run))
     training.execute(training_run)
     yield Trained(store, control, selection_run, training_run)
     control.close()
@@ -95,6 +98,13 @@ def test_a_training_run_keeps_metrics_signatures_and_report(trained: Trained, tm
     files = TrainingHandler(trained.store).write_report_files(trained.training, tmp_path)
     assert {"report.html", "metrics.json", "predictions.parquet"} <= {path.name for path in files}
     assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == run.metrics
+    assert run.metrics["bootstraps"]["n"] == 3
+    assert any("3 refits" in warning for warning in run.metrics["warnings"])
+    assert "over 3 refits on redrawn training patients" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    predictions = pd.read_parquet(tmp_path / "predictions.parquet")
+    training = predictions["partition"] == "training"
+    assert predictions.loc[training, "rad_low"].isna().all()
+    assert predictions.loc[~training, ["rad_low", "combined_high"]].notna().all(axis=None)
     assert [run.run_id for run in list_runs(trained.store)] == [trained.selection, trained.training]
     looks = TrainingHandler(trained.store).looks(trained.training)  # the selection run shows no figure of them
     assert str(looks).endswith("by now: 1 (internal validation 1, external test 1).")
@@ -167,6 +177,11 @@ def test_a_score_is_the_signatures_own_number(
     assert 1 <= len(answer.moved_by) <= 5
     sizes = [abs(mover.effect) for mover in answer.moved_by]
     assert sizes == sorted(sizes, reverse=True)
+    ends = [table.loc[("b", "b003"), f"{kind}_{end}"] for end in ("low", "high")]
+    assert answer.risk_interval == pytest.approx(ends, abs=1e-12)
+    assert ends[0] < ends[1]
+    assert scoring.answer(answer.score_id).risk_interval == answer.risk_interval
+    assert "uncertainty of the risk" in str(ScoreAnswer.model_json_schema()["properties"]["risk_interval"])
 
 
 def test_every_answer_is_kept_before_it_reaches_the_table(
