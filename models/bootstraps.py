@@ -28,7 +28,7 @@ Ints = NDArray[np.intp]
 Signatures = dict[str, AnySignature]
 
 WISE = 100
-"""Fewer put the ends of a 95 % interval on two or three refits."""
+"""Fewer put each end of a 95 % interval on one or two refits."""
 
 
 def with_bootstraps(
@@ -115,7 +115,7 @@ def bootstrap_notes(settings: StudySettings) -> Sequence[str]:
     """A sentence where there are few."""
     if settings.bootstraps >= WISE:
         return ()
-    return (f"The {LABEL} rests on {settings.bootstraps} refits; its ends settle from about {WISE} on.",)
+    return (f"The {LABEL} rests on {settings.bootstraps} refits: its ends are those of one or two of them.",)
 
 
 def _untraced(sign: Signature) -> Signature:
