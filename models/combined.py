@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.clinical import select_clinical
 from models.clinical_columns import ClinicalColumns, ClinicalEncoder
-from models.risk_interval import asked_for, interval_of
+from models.risk_interval import Known, asked_for, interval_of
 from models.signature import Head, ScoreResult, Signature, result
 
 Floats = NDArray[np.float64]
@@ -121,18 +121,28 @@ class CombinedSignature:
 
     def logits(self, table: pd.DataFrame) -> Floats:
         """Log-odds beyond the prevalence, one a row of a table with all :attr:`features`; raises as :meth:`score`."""
-        signs = [s.logits(table)[:, None] for s in self.members]
+        signs = np.column_stack([s.logits(table) for s in self.members])
         clinical = table.reindex(columns=self.clinical_variables).astype(object).to_dict(orient="records")
-        terms = np.array([self.stack.encoder.encode({str(k): v for k, v in row.items()}) for row in clinical])
-        raw = np.hstack([*signs, terms.reshape(len(table), len(self.stack.encoder.terms))])
-        return self.head.logit(self.stack.apply(raw))
+        return self._stacked(signs, [{str(k): v for k, v in row.items()} for row in clinical])
 
     def probabilities(self, table: pd.DataFrame) -> Floats:
         """Calibrated risks (n,) of a table with one row a patient."""
         return self.head.probability(self.logits(table))
 
-    def lacking(self, table: pd.DataFrame) -> NDArray[np.bool_]:
-        return np.any([sign.lacking(table) for sign in self.members], axis=0)
+    @property
+    def not_numbers(self) -> list[str]:
+        return [*(name for sign in self.members for name in sign.scanners), *self.clinical_variables]
+
+    def logits_if_known(self, known: Known) -> Floats:
+        signs = np.column_stack([sign.logits_if_known(known) for sign in self.members])
+        logits = self._stacked(np.nan_to_num(signs), known.rows)
+        return np.where(np.isnan(signs).any(axis=1), np.nan, logits)
+
+    def _stacked(self, signs: Floats, rows: Sequence[Mapping[str, Any]]) -> Floats:
+        """Log-odds (n,) of patients from their signs (n, k) and clinical variables."""
+        terms = np.array([self.stack.encoder.encode(row) for row in rows])
+        raw = np.hstack([signs, terms.reshape(len(rows), len(self.stack.encoder.terms))])
+        return self.head.logit(self.stack.apply(raw))
 
     def _occluded(self, features: Mapping[str, Any], raw: Floats) -> tuple[list[str], list[Any], Floats]:
         """Inputs by name, their values, and the raw inputs (m, d) with one of them at a time at its training median."""

@@ -7,7 +7,8 @@ the signature came about, not of measuring the patient again; the risk itself ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,14 +25,43 @@ LABEL = "uncertainty of the risk"
 PERCENTILES = (2.5, 97.5)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of patients, read once for all refits: ``values`` (n, p) of the columns in ``place``.
+
+    ``rows``: of each patient its scanners and clinical variables by name.
+    """
+
+    place: Mapping[str, int]
+    values: Floats
+    rows: list[dict[str, Any]]
+
+    @classmethod
+    def of_table(cls, signature: AnySignature, table: pd.DataFrame) -> Known:
+        """All that the bootstraps of a signature go by; a feature that the table does not have is missing."""
+        others = list(dict.fromkeys(name for one in signature.bootstraps for name in one.not_numbers))
+        names = [name for name in signature.asked if name not in others]
+        values = table.reindex(columns=names).to_numpy(dtype=np.float64)
+        rows = table.reindex(columns=others).astype(object).to_dict(orient="records")
+        return cls({name: i for i, name in enumerate(names)}, values, [{str(k): v for k, v in r.items()} for r in rows])
+
+    def numbers(self, names: Sequence[str]) -> Floats:
+        """Values (n, len(names)) of these columns."""
+        return np.ascontiguousarray(self.values[:, [self.place[name] for name in names]])
+
+    def texts(self, name: str) -> list[str]:
+        """A scanner's name for each patient."""
+        return [str(row[name]) for row in self.rows]
+
+
 def intervals(signature: AnySignature, table: pd.DataFrame) -> Floats:
     """95 % intervals (n, 2) of the calibrated risks of a table's patients, for a signature that has bootstraps.
 
-    A feature that the table does not have is missing. NaN where a bootstrap would refuse the patient for what is
-    missing: without that one the others would look surer than they are.
+    NaN where a bootstrap would refuse the patient for what is missing: without that one the others would look surer
+    than they are.
     """
-    known = table.reindex(columns=signature.asked)
-    risks = [np.where(one.lacking(known), np.nan, one.probabilities(known)) for one in signature.bootstraps]
+    known = Known.of_table(signature, table)
+    risks = [one.head.probability(one.logits_if_known(known)) for one in signature.bootstraps]
     return np.asarray(np.percentile(risks, PERCENTILES, axis=0).T, dtype=np.float64)
 
 

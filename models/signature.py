@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from feature_store.errors import FeaturesMissing
 from models.classifiers import Configuration, fast_score, raw_score
-from models.risk_interval import Interval, asked_for, interval_of
+from models.risk_interval import Interval, Known, asked_for, interval_of
 from models.scale import Scale, probability
 from models.scanners import Harmonisation
 from models.selection.selector import Selector
@@ -90,8 +90,12 @@ class AnySignature(Protocol):
     def bootstraps(self) -> Sequence[AnySignature]:
         """The same refitted on patients drawn with replacement (``models.bootstraps``)."""
 
-    def lacking(self, table: pd.DataFrame) -> NDArray[np.bool_]:
-        """Which patients (n,) get no score for lack of features."""
+    @property
+    def not_numbers(self) -> list[str]:
+        """Those of its features that are scanners or clinical variables."""
+
+    def logits_if_known(self, known: Known) -> Floats:
+        """As :meth:`logits`; NaN for patients whom :meth:`score` refuses for what is missing."""
 
     def score(self, features: Mapping[str, Any]) -> ScoreResult: ...
 
@@ -143,8 +147,14 @@ class Signature:
         effects = (logit - self.head.fast_logit(self.selector.without_each(x))) * self.head.calibration.slope
         return result(self.head, logit, self.selector.columns, list(raw), effects, interval_of(self, features))
 
-    def lacking(self, table: pd.DataFrame) -> NDArray[np.bool_]:
-        return _too_few(table_values(table, self.selector.columns))
+    @property
+    def not_numbers(self) -> list[str]:
+        return self.scanners
+
+    def logits_if_known(self, known: Known) -> Floats:
+        raw = known.numbers(self.selector.columns)
+        x = self.harmonised(raw, {name: known.texts(name) for name in self.scanners})
+        return np.where(_too_few(raw), np.nan, self.logits_of(x))
 
     def logits_of(self, x: Floats) -> Floats:
         """Log-odds beyond the prevalence (n,) of (harmonised) values (n, p) in the order of the selector's columns."""
