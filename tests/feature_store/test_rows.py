@@ -61,6 +61,7 @@ def test_lists_and_times() -> None:
     assert rules(RADIOMICS, radiomics("p1", np.zeros((2, 2)))) == {("values", "type")}
     row: dict[str, Any] = dict.fromkeys(SCORES.column_names, "x") | {
         "kind": "rad", "probability": 0.5, "high_risk": True, "threshold": 0.5, "as_of": 1,
+        "risk_low": None, "risk_high": None,
     }  # fmt: skip
     assert rules(SCORES, row | {"asked_at": datetime(2026, 1, 1)}) == {("asked_at", "type")}
 
