@@ -116,7 +116,7 @@ class Pusher:
         )
         parts: list[_Part] = []
         rejected: list[RejectedRow] = []
-        for name in sorted(tables, key=DECLARATIONS.keys().__contains__):  # values after what declares them
+        for name in sorted(tables, key=lambda one: one in DECLARATIONS):  # values after what declares them
             schema = table_schema(name)
             pushed = {part.schema.name: part.rows for part in parts}
             valid, bad = check_rows(schema, tables[name], [*rules, *self._lengths.rules(name, pushed, before)])

@@ -9,20 +9,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from models.signature import AnySignature
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 
 LABEL = "uncertainty of the risk"
 PERCENTILES = (2.5, 97.5)
+
+
+class Calibrated(Protocol):
+    """What makes risks (n,) of log-odds."""
+
+    def probability(self, logits: Floats) -> Floats: ...
+
+
+class Bootstrapped(Protocol):
+    """What an interval asks of a signature."""
+
+    @property
+    def head(self) -> Calibrated: ...
+
+    @property
+    def features(self) -> list[str]:
+        """Full names of everything that a score needs."""
+
+    @property
+    def asked(self) -> list[str]:
+        """These, and whatever else its bootstraps go by."""
+
+    @property
+    def bootstraps(self) -> Sequence[Bootstrapped]:
+        """The same refitted on patients drawn with replacement (``models.bootstraps``)."""
+
+    @property
+    def not_numbers(self) -> list[str]:
+        """Those of its features that are scanners or clinical variables."""
+
+    def logits_if_known(self, known: Known) -> Floats:
+        """Log-odds (n,); NaN for patients who get no score for what is missing."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +66,7 @@ class Known:
     rows: list[dict[str, Any]]
 
     @classmethod
-    def of_table(cls, signature: AnySignature, table: pd.DataFrame) -> Known:
+    def of_table(cls, signature: Bootstrapped, table: pd.DataFrame) -> Known:
         """All that the bootstraps of a signature go by; a feature that the table does not have is missing."""
         others = list(dict.fromkeys(name for one in signature.bootstraps for name in one.not_numbers))
         names = [name for name in signature.asked if name not in others]
@@ -54,7 +83,7 @@ class Known:
         return [str(row[name]) for row in self.rows]
 
 
-def intervals(signature: AnySignature, table: pd.DataFrame) -> Floats:
+def intervals(signature: Bootstrapped, table: pd.DataFrame) -> Floats:
     """95 % intervals (n, 2) of the calibrated risks of a table's patients, for a signature that has bootstraps.
 
     NaN where a bootstrap would refuse the patient for what is missing: without that one the others would look surer
@@ -65,7 +94,7 @@ def intervals(signature: AnySignature, table: pd.DataFrame) -> Floats:
     return np.asarray(np.percentile(risks, PERCENTILES, axis=0).T, dtype=np.float64)
 
 
-def interval_of(signature: AnySignature, features: Mapping[str, Any]) -> Interval | None:
+def interval_of(signature: Bootstrapped, features: Mapping[str, Any]) -> Interval | None:
     """Of one patient; None without bootstraps, or where :func:`intervals` has none."""
     if not signature.bootstraps:
         return None
@@ -73,6 +102,6 @@ def interval_of(signature: AnySignature, features: Mapping[str, Any]) -> Interva
     return None if np.isnan(low) else (low, high)
 
 
-def asked_for(signature: AnySignature) -> list[str]:
+def asked_for(signature: Bootstrapped) -> list[str]:
     """What a signature and its bootstraps go by, each once."""
     return list(dict.fromkeys(name for one in (signature, *signature.bootstraps) for name in one.features))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from feature_store.errors import FeaturesMissing
 from models.classifiers import Configuration, fast_score, raw_score
-from models.risk_interval import Interval, Known, asked_for, interval_of
+from models.risk_interval import Bootstrapped, Interval, Known, asked_for, interval_of
 from models.scale import Scale, probability
 from models.scanners import Harmonisation
 from models.selection.selector import Selector
@@ -69,7 +69,7 @@ class Head:
         return probability(self.calibration(logits))
 
 
-class AnySignature(Protocol):
+class AnySignature(Bootstrapped, Protocol):
     """What Rad-sign, DL-sign and the combined model all offer."""
 
     @property
@@ -79,23 +79,7 @@ class AnySignature(Protocol):
     def head(self) -> Head: ...
 
     @property
-    def features(self) -> list[str]:
-        """Full names of everything :meth:`score` needs."""
-
-    @property
-    def asked(self) -> list[str]:
-        """These, and whatever else its bootstraps go by."""
-
-    @property
-    def bootstraps(self) -> Sequence[AnySignature]:
-        """The same refitted on patients drawn with replacement (``models.bootstraps``)."""
-
-    @property
-    def not_numbers(self) -> list[str]:
-        """Those of its features that are scanners or clinical variables."""
-
-    def logits_if_known(self, known: Known) -> Floats:
-        """As :meth:`logits`; NaN for patients whom :meth:`score` refuses for what is missing."""
+    def bootstraps(self) -> Sequence[AnySignature]: ...
 
     def score(self, features: Mapping[str, Any]) -> ScoreResult: ...
 

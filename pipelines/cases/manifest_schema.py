@@ -109,9 +109,14 @@ class Clinical(Strict):
             return None
         if not value or len(set(value)) != len(value):
             raise ValueError("must name each fused disc once")
-        if info.data.get("surgical_segments") not in (None, len(value)):
+        if not levels_agree(info.data.get("surgical_segments"), value):
             raise ValueError("must name as many discs as surgical_segments says")
         return value
+
+
+def levels_agree(surgical_segments: int | None, fused_levels: list[str] | None) -> bool:
+    """Whether as many discs are named as segments were operated on; of what is not known nothing is said."""
+    return surgical_segments is None or fused_levels is None or len(fused_levels) == surgical_segments
 
 
 class Scanner(Strict):

@@ -13,7 +13,7 @@ from feature_store.errors import Conflict, PatientErased, PatientTableError
 from feature_store.pushes import PushReceipt
 from feature_store.snapshot import Snapshot
 from feature_store.store import FeatureStore
-from pipelines.cases.manifest_schema import Clinical, case_id
+from pipelines.cases.manifest_schema import Clinical, case_id, levels_agree
 from pipelines.cases.plain_manifest import plain_clinical
 from services.ingest.follow_up import FollowUp
 from services.ingest.messages import Finding, Said, TableReceipt
@@ -87,7 +87,7 @@ class ClinicalVariables:
             clinical = [
                 {"site": site, "case_id": case_id(site, row["patient_id"]), "days_from_index": 0, **row}
                 for row in whole
-                if _agrees(row)
+                if levels_agree(row["surgical_segments"], row["fused_levels"])
             ]
             fused = {row["patient_id"]: row["fused_levels"] for row in clinical}
             tables = {"clinical": clinical, **self._follow_up.labels_again(site, fused, snapshot)}
@@ -114,11 +114,6 @@ def _beside_what_stands(rows: list[dict[str, Any]], snapshot: Snapshot, where: d
     columns = ["patient_id", *Clinical.model_fields]
     standing = {row["patient_id"]: row for row in snapshot.table("clinical", columns, where).to_pylist()}
     return [{**dict.fromkeys(Clinical.model_fields), **standing.get(row["patient_id"], {}), **row} for row in rows]
-
-
-def _agrees(row: Mapping[str, Any]) -> bool:
-    segments, levels = row["surgical_segments"], row["fused_levels"]
-    return segments is None or levels is None or len(levels) == segments
 
 
 def read_clinical(path: Path) -> list[dict[str, object]]:
